@@ -1,0 +1,3 @@
+"""rayal: distributed active learning for very large pools."""
+
+__version__ = "0.1.0"

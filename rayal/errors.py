@@ -1,0 +1,36 @@
+"""What can go wrong, in a few kinds.
+
+Every message says what was found, what was expected, where, and what to do.
+"""
+
+
+class RayalError(Exception):
+    """Any failure that rayal explains in one line; the command line prints it without a traceback."""
+
+
+class ConfigError(RayalError):
+    """A configuration that cannot be run: an unknown key, a changed key, a part that does not fit another."""
+
+
+class PoolError(RayalError):
+    """A source or a pool that cannot be read, or that is not what its manifest says."""
+
+
+class NeedsError(RayalError):
+    """A scorer or selector asks for an output that the predictor does not give."""
+
+
+class ScoringError(RayalError):
+    """A shard that could not be scored: non-finite scores, undecodable rows, a lost worker."""
+
+
+class TrainingError(RayalError):
+    """A training that could not start or end."""
+
+
+class LabelError(RayalError):
+    """An order or an answer of a labeler that cannot be accepted."""
+
+
+class LedgerError(RayalError):
+    """A ledger that is held by another process, of another run, or at odds with what is asked of it."""

@@ -1,0 +1,87 @@
+"""Where a run keeps its files: whole files, written under a temporary name and renamed into place.
+
+A file that has its name is complete; what a crash leaves under `.tmp-` is never read. Every outside
+effect of a run that is a file goes through `commit_file`, so that a test can stop a run right before
+and right after each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from rayal.errors import RayalError
+
+
+def commit_file(temporary: Path, final: Path) -> None:
+    """Makes a finished file or folder visible under its name; the one point where files appear."""
+    if temporary.is_dir() and final.is_dir():
+        shutil.rmtree(final)  # a folder of the same step from an attempt that was not recorded
+    os.replace(temporary, final)
+    _sync_folder(final.parent)
+
+
+@contextlib.contextmanager
+def atomic_path(final: Path | str) -> Iterator[Path]:
+    """Gives a temporary path beside `final`; what the block leaves there is renamed into place.
+
+    On an error nothing appears under `final`, and the temporary file is removed.
+
+    Raises:
+        RayalError: the disk is full.
+    """
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        yield temporary
+        _sync(temporary)
+        commit_file(temporary, final)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RayalError(
+                f"the disk is full while writing {final}; nothing was half-written: free some space "
+                "and run the same command again"
+            ) from error
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(final: Path | str, content: bytes) -> None:
+    """Writes a whole file at once."""
+    with atomic_path(final) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(final: Path | str, content: str) -> None:
+    """Writes a whole UTF-8 file at once."""
+    write_bytes(final, content.encode())
+
+
+def _sync(path: Path) -> None:
+    if path.is_file():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for child in path.iterdir():
+        _sync(child)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
