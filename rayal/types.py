@@ -287,9 +287,9 @@ def _number(label: Any) -> float:
         raise LabelError(f"label {label!r} is not a number; correct it at its source") from None
 
 
-Record: TypeAlias = Batch | Order | Ack | Snapshot | Checkpoint | TestResult
+Record: TypeAlias = Batch | Chunk | Order | Ack | Snapshot | Checkpoint | TestResult
 _RECORDS: dict[str, type] = {
-    cls.__name__: cls for cls in (Batch, Order, Ack, Snapshot, Checkpoint, TestResult)
+    cls.__name__: cls for cls in (Batch, Chunk, Order, Ack, Snapshot, Checkpoint, TestResult)
 }
 
 
@@ -378,6 +378,8 @@ class Trainer(Protocol):
     def num_workers(self) -> int: ...  # 0: in this process
     @property
     def use_gpu(self) -> bool: ...
+    @property
+    def num_threads(self) -> int: ...
 
     def fit(
         self,
@@ -437,14 +439,16 @@ class Labeler(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stopping rule may look at, after a round or before the next."""
+    """What a stopping rule may look at before round `round` starts."""
 
     round: int
-    num_labels: int
-    amount_minor: int
+    num_labels: int  # bought so far
+    amount_minor: int  # spent so far
     elapsed_s: float
     num_unlabelled: int
-    tests: tuple[TestResult, ...]
+    tests: tuple[TestResult, ...]  # one a finished round
+    next_labels: int = 0  # what the round would buy
+    next_amount_minor: int = 0  # and what that would cost
 
 
 @runtime_checkable

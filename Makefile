@@ -1,0 +1,58 @@
+# rayal, from a bare checkout: `make demo` needs Python 3.11 or later, make and pip, and nothing else.
+# PYTHON=python3.12 picks an interpreter; otherwise the first one on the path that is new enough.
+
+PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
+	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
+BIN := .venv/bin
+STAMP := .venv/installed
+
+# One thread a process: several processes share the cores, and math libraries that all take every core are ruinous.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help install demo test test-slow check format bench clean
+
+help:
+	@echo "make demo       active learning over 6.6 million words, start to end (minutes)"
+	@echo "make test       the tests            make test-slow  the long ones"
+	@echo "make check      lint, types, layers  make format     formats the code"
+	@echo "make bench      the benchmarks, in their quick form"
+	@echo "make clean      removes what tools left behind; pools, runs and .venv stay"
+
+install: $(STAMP)
+
+# pip and not another installer: it finds what PIP_FIND_LINKS or pip.conf name, a CPU build of torch for instance.
+# Ray's first start imports in eight processes at once, and gives up after 15 s; without bytecode that is not
+# enough on a small machine. A file that is no Python of this version (a template) is no reason to stop.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; install one, or say make PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,recipes]"
+	@$(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "slow and not gpu"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@for one in benchmarks/*.py; do \
+		echo "== $$one"; $(BIN)/python "$$one" --quick || exit 1; done
+
+clean:
+	rm -rf build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find rayal tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

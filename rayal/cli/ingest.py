@@ -1,0 +1,45 @@
+"""rayal ingest: a source becomes a sharded pool."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rayal.pool import ingest
+from rayal.progress import Reporter
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Ingests and says what is there; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="rayal ingest", description=__doc__)
+    parser.add_argument(
+        "source",
+        help="a Parquet, CSV or JSONL file, a folder or glob of them, a URI, or recipe:NAME",
+    )
+    parser.add_argument("pool_dir", help="the folder to make")
+    parser.add_argument("--id-column", help="an int64 column becomes sample_id, any other source_id")
+    parser.add_argument("--label-column", help="kept apart: only an oracle and the test see it")
+    parser.add_argument("--test-share", type=float, default=0.1, help="default 0.1")
+    parser.add_argument("--kind", choices=("class", "multilabel", "number"), help="of the label")
+    parser.add_argument("--seed", type=int, default=0, help="of the test split")
+    words = parser.parse_args(arguments)
+    with Reporter().phase("ingest", None) as bar:
+        pool = ingest(
+            words.source,
+            words.pool_dir,
+            id_column=words.id_column,
+            label_column=words.label_column,
+            test_share=words.test_share,
+            kind=words.kind,
+            seed=words.seed,
+            progress=lambda done, _: bar.advance(done - bar.num_done),
+        )
+    vocabulary = pool.vocabulary
+    labels = "no labels"
+    if vocabulary is not None:
+        labels = f"{len(vocabulary.classes)} classes" if vocabulary.classes else "numbers as labels"
+    print(
+        f"{words.pool_dir}: {pool.num_rows:,} rows in {len(pool.shards)} shards, "
+        f"{pool.num_test_rows:,} test rows, {labels}"
+    )
+    return 0

@@ -1,0 +1,52 @@
+"""The `rayal` command: finds the door, and turns an error into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import rayal
+from rayal.errors import RayalError
+
+COMMANDS = {
+    "ingest": "turn a source into a pool:         rayal ingest SOURCE POOL_DIR",
+    "run": "run active learning:               rayal run experiment=digits strategy=margin",
+    "status": "how a run stands:                  rayal status RUN_DIR [--json] [--digest]",
+    "export": "the labels bought, as Parquet:     rayal export RUN_DIR --out labels.parquet",
+    "report": "write RUN_DIR/report.html anew:    rayal report RUN_DIR",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["-sc"] or any(word.startswith("--shell-completion") for word in words[:1]):
+        words.insert(0, "run")  # a shell asks the program, not the command
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if command == "--version":
+        print(rayal.__version__)
+        return 0
+    if command not in COMMANDS:
+        print(f"error: there is no command '{command}'\n\n{_usage()}", file=sys.stderr)
+        return 2
+    door = importlib.import_module(f"rayal.cli.{command}")
+    try:
+        return int(door.main(words[1:]))
+    except RayalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def _usage() -> str:
+    lines = [f"  {name:8} {text}" for name, text in COMMANDS.items()]
+    return "usage: rayal COMMAND ...\n\n" + "\n".join(lines) + "\n\nrayal COMMAND --help says more"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The local engine: a for-loop over shards in this process. It is the specification."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayal import metrics
+from rayal.engine import survivors
+from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Tallies, Testing
+from rayal.engine.survivors import SliceSpec, count_inside, plan_slices
+from rayal.engine.worker import ListedCandidates, Worker
+from rayal.pool import Pool
+from rayal.ranking import Cut, exact_cut
+from rayal.trainers.group import Alone, run_group
+from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
+
+
+class LocalEngine:
+    """One worker, one shard after the other, in order."""
+
+    def __init__(self, reverse: bool = False) -> None:
+        self.reverse = reverse  # shards in reverse order: the answer must not change
+
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
+        """Makes the worker."""
+        self.pool = pool
+        self.worker = Worker(pool, predictor)
+
+    def score(self, scoring: Scoring, progress: Any = None) -> Pass:
+        """Gives candidates and labelled rows of one pass over the pool."""
+        state = PassState(scoring.keep)
+        shards = self.pool.shards[::-1] if self.reverse else self.pool.shards
+        for shard in shards:
+            state.record(self.worker.score(shard, scoring, state.cut()))
+            if progress is not None:
+                progress.advance(shard.num_rows)
+        self.worker.forget()
+        return finish_pass(state, scoring, self._listed)
+
+    def _listed(self, specs: Sequence[SliceSpec]) -> Candidates:
+        return ListedCandidates([spec.load() for spec in specs])
+
+    def test(self, testing: Testing, progress: Any = None) -> np.ndarray:
+        """Gives the test split's tallies."""
+        tallies = metrics.no_rows(testing.vocabulary.kind, testing.vocabulary.num_outputs)
+        for shard in self.pool.test_shards:
+            tallies = tallies + self.worker.test(shard, testing)
+            if progress is not None:
+                progress.advance(shard.num_rows)
+        return tallies
+
+    def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """Gives payload rows in the order of ids."""
+        return self.pool.rows(ids, columns)
+
+    def fit(self, fitting: Fitting) -> Checkpoint:
+        """Trains in this process, or in a group of processes on this machine."""
+        if fitting.trainer.num_workers == 0:
+            return fit_rank(fitting, Alone("cuda" if fitting.trainer.use_gpu else "cpu"))
+        return run_group(
+            fitting.trainer.num_workers,
+            fit_rank,
+            fitting,
+            use_gpu=fitting.trainer.use_gpu,
+            num_threads=fitting.trainer.num_threads,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Gives engine and host."""
+        return {"engine": "local", "num_workers": 1, "host": platform.node()}
+
+    def close(self) -> None:
+        """Lets go of the slices."""
+        if hasattr(self, "worker"):
+            self.worker.forget()
+
+
+def fit_rank(fitting: Fitting, group: Any) -> Checkpoint:
+    """Fits as one rank of a group: what runs in process, in a spawned group and under Ray Train."""
+    labels = pq.read_table(fitting.labels_path)
+    return fitting.trainer.fit(
+        labels, fitting.vocabulary, fitting.start_path, fitting.out_path, fitting.keys, group
+    )
+
+
+def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
+    """Gives the pass's end: the exact top M, in slices that depend on pool and pass alone.
+
+    `listed(specs)` makes candidates of slice specs, wherever the engine keeps them.
+    """
+    reports = [state.reports[shard] for shard in sorted(state.reports)]
+    folder = scoring.folder
+    cut: Cut | None = None
+    counts = [report.num_kept for report in reports]
+    if scoring.keep is not None and sum(counts) > scoring.keep:
+        bare = [
+            SliceSpec(shard, folder, (shard,), "candidates", None, with_features=False)
+            for shard, count in enumerate(counts)
+            if count
+        ]
+        survivors_of_shards = listed(bare)
+        cut = exact_cut(survivors_of_shards, scoring.keep)
+        inside_counts = survivors_of_shards.each(count_inside, 0, cut)
+        counts = [0] * len(counts)
+        for spec, count in zip(bare, inside_counts, strict=True):
+            counts[spec.key] = count
+    candidates = listed(plan_slices(counts, folder, "candidates", cut))
+    labelled = listed(plan_slices([r.num_labelled for r in reports], folder, "labelled", None))
+    return Pass(candidates, labelled, Tallies.of(reports))
+
+
+def clear_pass(folder: Path) -> None:
+    """Removes a pass's files once its batch is recorded."""
+    for path in sorted(folder.glob("*.arrow")):
+        path.unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+__all__ = ["LocalEngine", "clear_pass", "finish_pass", "fit_rank", "survivors"]

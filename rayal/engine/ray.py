@@ -1,0 +1,192 @@
+"""The Ray engine: the local engine's answer from many workers, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayal import metrics
+from rayal.engine import launch
+from rayal.engine.local import finish_pass, fit_rank
+from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Testing
+from rayal.engine.survivors import SliceSpec
+from rayal.errors import ConfigError
+from rayal.pool import Pool
+from rayal.trainers.group import Alone
+from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
+
+
+class RayEngine:
+    """`num_workers` actors score; Ray Train trains. Nothing here can change an answer."""
+
+    def __init__(
+        self,
+        num_workers: int = 2,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        address: str = "local",
+        memory_gib: float | None = None,
+        in_flight: int = 2,
+        timeout_s: float = 1800.0,
+        object_store_gib: float = 0.5,
+        py_modules: Sequence[str] = (),
+        reverse: bool = False,
+    ) -> None:
+        if num_workers < 1:
+            raise ConfigError(f"engine.num_workers is {num_workers}, expected 1 or more")
+        self.num_workers = num_workers
+        self.num_cpus = num_cpus
+        self.num_gpus = num_gpus
+        self.address = address
+        self.memory_gib = memory_gib
+        self.in_flight = in_flight
+        self.timeout_s = timeout_s
+        self.object_store_gib = object_store_gib
+        self.py_modules = tuple(py_modules)
+        self.reverse = reverse
+        self._crew: Any = None
+        self._started = False
+
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
+        """Starts or joins Ray; workers start with the first pass."""
+        self.pool, self.predictor = pool, predictor
+        logical_cpus = int(np.ceil(self.num_workers * self.num_cpus)) + max(trainer.num_workers, 1)
+        gpus = self.num_workers * self.num_gpus
+        if trainer.use_gpu:
+            gpus = max(gpus, trainer.num_workers)
+        self._started = launch.start(
+            self.address,
+            logical_cpus,
+            int(np.ceil(gpus)),
+            self.object_store_gib,
+            self.py_modules,
+        )
+
+    @property
+    def crew(self) -> Any:
+        """The workers, hired when first needed."""
+        from rayal.engine.crew import Crew
+
+        if self._crew is None:
+            self._crew = Crew(
+                self.pool,
+                self.predictor,
+                self.num_workers,
+                self.num_cpus,
+                self.num_gpus,
+                self.memory_gib,
+                self.in_flight,
+                self.timeout_s,
+            )
+        return self._crew
+
+    def score(self, scoring: Scoring, progress: Any = None) -> Pass:
+        """Gives candidates and labelled rows of one pass over the pool."""
+        import ray
+
+        crew = self.crew
+        crew.forget()
+        state = PassState(scoring.keep)
+        carried = ray.put(scoring)
+
+        def record(shard: Any, report: Any) -> None:
+            state.record(report)
+            if progress is not None:
+                progress.advance(shard.num_rows)
+
+        shards = self.pool.shards[::-1] if self.reverse else self.pool.shards
+        crew.map_shards(shards, "score", lambda shard: (carried, state.cut()), record)
+        crew.wait_ready()
+        return finish_pass(state, scoring, self._listed)
+
+    def _listed(self, specs: Sequence[SliceSpec]) -> Candidates:
+        return RayCandidates(self.crew, specs)
+
+    def test(self, testing: Testing, progress: Any = None) -> np.ndarray:
+        """Gives the test split's tallies, added in shard order."""
+        found: dict[int, np.ndarray] = {}
+
+        def record(shard: Any, tallies: Any) -> None:
+            found[shard.index] = tallies
+            if progress is not None:
+                progress.advance(shard.num_rows)
+
+        self.crew.map_shards(self.pool.test_shards, "test", lambda shard: (testing,), record)
+        tallies = metrics.no_rows(testing.vocabulary.kind, testing.vocabulary.num_outputs)
+        for shard in sorted(found):
+            tallies = tallies + found[shard]
+        return tallies
+
+    def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """Gives payload rows in the order of ids; a batch's rows are few, so the driver reads them."""
+        return self.pool.rows(ids, columns)
+
+    def fit(self, fitting: Fitting) -> Checkpoint:
+        """Trains under Ray Train, or in this process where `trainer.num_workers` is 0."""
+        if fitting.trainer.num_workers == 0:
+            return fit_rank(fitting, Alone("cuda" if fitting.trainer.use_gpu else "cpu"))
+        from rayal.engine.fit import fit_group, missing_resources
+
+        if missing_resources(fitting.trainer) and self._crew is not None:
+            self._crew.dismiss()  # a training that finds its CPUs taken would wait for ever, silently
+            self._crew = None
+        return fit_group(fitting, self.timeout_s)
+
+    def describe(self) -> dict[str, Any]:
+        """Gives engine, workers and the cluster's resources."""
+        import ray
+
+        resources = ray.cluster_resources() if ray.is_initialized() else {}
+        return {
+            "engine": "ray",
+            "num_workers": self.num_workers,
+            "num_nodes": sum(name.startswith("node:") for name in resources),
+        }
+
+    def close(self) -> None:
+        """Ends the workers, and Ray if it was started here."""
+        import ray
+
+        if self._crew is not None and ray.is_initialized():
+            self._crew.dismiss()
+        self._crew = None
+        launch.stop(self._started)
+        self._started = False
+
+
+class RayCandidates:
+    """Slices on the crew's workers; one call a worker and question."""
+
+    def __init__(self, crew: Any, specs: Sequence[SliceSpec]) -> None:
+        self._crew = crew
+        self._specs = sorted(specs, key=lambda spec: spec.key)
+        self._owners: dict[int, list[SliceSpec]] = {}
+        for place, spec in enumerate(self._specs):
+            self._owners.setdefault(place % crew.num_workers, []).append(spec)
+        self._journal: list[tuple[Any, ...]] = []
+        self._asked: dict[int, int] = {}  # worker -> the generation that knows the journal so far
+        self._num_rows: int | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows all slices hold."""
+        if self._num_rows is None:
+            self._num_rows = sum(self.each(_length, 0))
+        return self._num_rows
+
+    def each(self, ask: Callable[..., Any], step: int, *args: Any) -> list[Any]:
+        """Asks every slice, in parallel over workers; answers in key order."""
+        from rayal.engine.crew import put_once
+
+        if not self._specs:
+            return []
+        self._journal.append((ask, step, put_once(args)))
+        answers = self._crew.ask(self._owners, self._journal, self._asked)
+        return [answers[spec.key] for spec in self._specs]
+
+
+def _length(part: Any, step: int) -> int:
+    return len(part)

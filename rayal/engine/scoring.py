@@ -1,0 +1,200 @@
+"""What a pass over the pool asks for, what a shard answers, and what to do next; no transport here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from rayal.keys import Keys
+from rayal.pool import Pool, Shard
+from rayal.ranking import Cut, Sketch, threshold
+from rayal.types import (
+    OUTPUTS,
+    Candidates,
+    Checkpoint,
+    Ids,
+    Needs,
+    Predictor,
+    Scorer,
+    Trainer,
+    Vocabulary,
+)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """One pass: score every row that is not taken, keep the best `keep` with their features."""
+
+    keys: Keys
+    scorer: Scorer | None  # None: a pure diversity method, every row scores 0
+    features: Needs  # what the selector needs of candidates and labelled rows
+    keep: int | None  # M; None: all rows
+    checkpoint: Checkpoint | None  # None: nothing that needs a model
+    checkpoint_path: str  # the local folder of the checkpoint
+    taken_path: str  # spent and pending rows: see survivors.write_taken
+    folder: str  # where survivors are written, one file a shard
+    pass_id: str  # names everything above that an answer depends on
+
+    @property
+    def needs(self) -> Needs:
+        """Gives outputs and pool columns that scorer and selector need, each once."""
+        scorer_needs = () if self.scorer is None else self.scorer.needs
+        return tuple(dict.fromkeys((*scorer_needs, *self.features)))
+
+    @property
+    def outputs(self) -> Needs:
+        """Gives the needs that only a predictor can give."""
+        return tuple(name for name in self.needs if name in OUTPUTS)
+
+    @property
+    def columns(self) -> Needs:
+        """Gives the needs that are columns of the pool."""
+        return tuple(name for name in self.needs if name not in OUTPUTS)
+
+
+def pass_id(*parts: Any) -> str:
+    """Gives a short name for a pass: equal for equal parts, whatever process asks."""
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a shard says when it is done; small, and the same whoever did it (but for `num_kept`)."""
+
+    shard: int
+    num_rows: int
+    num_scored: int  # rows neither taken nor rejected
+    num_kept: int  # survivors in its file
+    num_labelled: int
+    sketch: Sketch | None
+    class_counts: tuple[int, ...] = ()  # predicted class of the scored rows
+    num_rejected: int = 0
+    rejected: tuple[int, ...] = ()  # sample_ids that could not be decoded, the first thousand
+
+
+@dataclass(frozen=True)
+class Tallies:
+    """Integer sums over the shards of a pass: the same in any order."""
+
+    num_rows: int = 0
+    num_scored: int = 0
+    class_counts: tuple[int, ...] = ()
+    num_rejected: int = 0
+    rejected: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, reports: Iterable[ShardReport]) -> Tallies:
+        """Gives the sums over reports."""
+        listed = sorted(reports, key=lambda report: report.shard)
+        widths = {len(report.class_counts) for report in listed} - {0}
+        counts = np.zeros(max(widths, default=0), np.int64)
+        for report in listed:
+            if report.class_counts:
+                counts += np.asarray(report.class_counts)
+        return cls(
+            sum(report.num_rows for report in listed),
+            sum(report.num_scored for report in listed),
+            tuple(int(count) for count in counts),
+            sum(report.num_rejected for report in listed),
+            tuple(sample_id for report in listed for sample_id in report.rejected),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives a JSON-able form."""
+        return asdict(self)
+
+
+@dataclass
+class PassState:
+    """Which shards are done and what may be dropped. Reports are kept by shard and replaced, never
+    added, so that a shard that was done twice counts once."""
+
+    keep: int | None
+    reports: dict[int, ShardReport] = field(default_factory=dict)
+    _cut: Cut | None = None
+    _merged_at: int = 0
+
+    def record(self, report: ShardReport) -> None:
+        """Takes a shard's report in place of any earlier one."""
+        self.reports[report.shard] = report
+
+    def cut(self) -> Cut | None:
+        """Gives a threshold that no row of the exact top `keep` lies below, or None."""
+        if self.keep is None:
+            return None
+        # Merging costs 256 pairs a shard: every time at first, then each 5 % more shards.
+        if len(self.reports) > self._merged_at * 1.05:
+            self._merged_at = len(self.reports)
+            sketches = [r.sketch for r in self.reports.values() if r.sketch is not None]
+            self._cut = threshold(sketches, self.keep)
+        return self._cut
+
+    def todo(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Gives the shards that have no report yet."""
+        return [shard for shard in shards if shard.index not in self.reports]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The end of a pass: candidates and labelled rows where they lie, and the sums."""
+
+    candidates: Candidates
+    labelled: Candidates
+    tallies: Tallies
+
+
+@dataclass(frozen=True)
+class Testing:
+    """One pass over the test split."""
+
+    checkpoint: Checkpoint
+    checkpoint_path: str
+    vocabulary: Vocabulary
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One training: everything a rank must know, all of it small or a path."""
+
+    trainer: Trainer
+    labels_path: str  # the snapshot's Parquet
+    vocabulary: Vocabulary
+    start_path: str | None
+    out_path: str
+    keys: Keys
+
+    def moved(self, out_path: str) -> Fitting:
+        """Gives the same training with another folder to leave the checkpoint in."""
+        return replace(self, out_path=out_path)
+
+
+class Engine(Protocol):
+    """Where the work runs. Every engine gives the bits that the local one gives."""
+
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
+        """Starts what it needs; called once, before anything else."""
+        ...
+
+    def score(self, scoring: Scoring, progress: Any = None) -> Pass: ...
+    def test(self, testing: Testing, progress: Any = None) -> np.ndarray:
+        """Gives the test split's tally (see `rayal.metrics`), summed in shard order."""
+        ...
+
+    def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """Gives payload rows in the order of ids."""
+        ...
+
+    def fit(self, fitting: Fitting) -> Checkpoint: ...
+    def describe(self) -> dict[str, Any]:
+        """Gives what a note about hardware should hold; never part of an answer."""
+        ...
+
+    def close(self) -> None: ...

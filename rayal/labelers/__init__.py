@@ -1,0 +1,1 @@
+"""Labelers: orders go out in chunks, answers come back as events."""

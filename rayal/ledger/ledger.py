@@ -1,0 +1,258 @@
+"""The ledger of one run: what was done, with which inputs, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from sqlalchemy import Connection
+
+from rayal.errors import LedgerError, RayalError
+from rayal.ledger import labels, records, runs, schema, steps
+from rayal.ledger.labels import StoredLabel
+from rayal.ledger.lease import LEASE_S, Lease, is_held
+from rayal.ledger.runs import Run, State
+from rayal.ledger.steps import Event
+from rayal.ledger.store import Store
+from rayal.types import LabelEvent
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """The record of one run, open for one writer or any number of readers."""
+
+    def __init__(self, store: Store, run_id: str, lease: Lease | None) -> None:
+        self.run_id = run_id
+        self._store = store
+        self._lease = lease
+        self._notes: list[dict[str, Any]] = [{}]  # outside of steps, then one a step under way
+
+    @classmethod
+    def open(cls, url: str, run_id: str, *, writer: bool, lease_s: float = LEASE_S) -> Self:
+        """Gives the ledger of a run, made where there is none yet and `writer` is true.
+
+        A reader takes no lease and changes nothing. A writer whose process died on this host is
+        taken over at once, one on another host when its lease is `lease_s` old.
+
+        Raises:
+            LedgerError: another live process writes this run; there is no ledger to read; it is of
+                a newer rayal; SQLite's write-ahead log does not work there.
+        """
+        store = Store(url, writer)
+        try:
+            if not writer:
+                store.read(lambda connection: schema.check_version(connection, store.name))
+                return cls(store, run_id, None)
+            store.write(lambda connection: schema.prepare(connection, store.name))
+            return cls(store, run_id, Lease.take(store, run_id, lease_s))
+        except BaseException:
+            store.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        # The first error is the one to show; a lease that stays behind is taken over from the dead.
+        with contextlib.suppress(RayalError):
+            self.close()
+
+    def close(self) -> None:
+        """Gives the lease back and closes the database."""
+        lease, self._lease = self._lease, None
+        try:
+            if lease is not None:
+                lease.release()
+        finally:
+            self._store.close()
+
+    # ------------------------------------------------------------------------------------ the run
+
+    def start_run(
+        self,
+        config: Mapping[str, Any],
+        may_change: Sequence[str] = (),
+        may_grow: Sequence[str] = (),
+    ) -> Run:
+        """Records the resolved configuration, or compares it with the recorded one; state: running.
+
+        `may_change`: prefixes of keys that cannot change answers; `may_grow`: see compare_configs.
+
+        Raises:
+            ConfigError: other keys differ; the message lists them as `key: old -> new`.
+        """
+        self._commit(
+            lambda c: runs.start(c, self.run_id, config, may_change, may_grow, created=_now())
+        )
+        return self.run()
+
+    def run(self) -> Run:
+        """Gives the run's own row.
+
+        Raises:
+            LedgerError: the ledger knows no run of this name.
+        """
+        return self._store.read(lambda c: runs.need(c, self.run_id, self._store.name))
+
+    def set_state(
+        self, state: State, waiting_for: str | None = None, error: str | None = None
+    ) -> None:
+        """Records how the run stands; no part of the digest."""
+        self._commit(lambda c: runs.set_state(c, self.run_id, state, waiting_for, error))
+
+    def state(self, now: float | None = None) -> State:
+        """Gives how the run stands: `running` without a live writer is `interrupted`."""
+        recorded = self.run().state
+        if recorded != "running":
+            return recorded
+        at = time.time() if now is None else now
+        held = self._store.read(lambda c: is_held(c, self.run_id, at))
+        return "running" if held else "interrupted"
+
+    # ---------------------------------------------------------------------------------- the steps
+
+    def once(self, round: int, step: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Gives what the step gave when it was recorded, or runs it and records what it gives.
+
+        A step that gives None is not recorded and runs again. It may also run twice when a crash
+        falls between its effect and its record, so it must be idempotent.
+
+        Raises:
+            LedgerError: the step was recorded with other inputs, or gives what cannot be recorded.
+        """
+        mark = records.fingerprint(arguments)
+        found = self.event(round, step)
+        if found is not None:
+            if found.fingerprint != mark:
+                raise LedgerError(
+                    f"round {round}, step '{step}' was recorded with other inputs (fingerprint "
+                    f"{found.fingerprint[:12]}, now {mark[:12]}); the pool, the configuration or "
+                    "an earlier step is not what it was: restore it, or start a new run_dir"
+                )
+            return cast(T, found.result)
+        self._notes.append({})
+        try:
+            result = function(*arguments)
+            text = "" if result is None else records.encode(result, step)
+        except BaseException:
+            notes = self._notes.pop()
+            self._notes[-1].update(notes)
+            raise
+        notes = self._notes.pop()
+        if result is None:
+            self._notes[-1].update(notes)  # kept for the attempt that is recorded
+            return result
+        if len(self._notes) == 1:
+            notes = self._notes[0] | notes
+        self._record(round, step, mark, text, notes)
+        if len(self._notes) == 1:
+            self._notes[0].clear()
+        return cast(T, records.decode(text))
+
+    def note(self, **notes: Any) -> None:
+        """Adds to the notes of the step under way, or of the next outermost one to be recorded."""
+        records.to_json(records.canonical(notes))
+        self._notes[-1].update(notes)
+
+    def event(self, round: int, step: str) -> Event | None:
+        """Gives one recorded step, or None."""
+        return next(iter(self.events(round, step)), None)
+
+    def events(self, round: int | None = None, step: str | None = None) -> list[Event]:
+        """Gives the recorded steps in the order of recording, all or of a round or a name."""
+        return self._store.read(lambda c: list(steps.recorded(c, self.run_id, round, step)))
+
+    # --------------------------------------------------------------------------------- the labels
+
+    def append_labels(self, round: int, job_id: str, events: Sequence[LabelEvent]) -> int:
+        """Records answers in one transaction and gives how many were new.
+
+        Raises:
+            LabelError: an answer came before with the same revision and another content.
+        """
+        if not events:
+            return 0
+        return self._commit(
+            lambda c: labels.append(c, self._store, self.run_id, round, job_id, events, _now())
+        )
+
+    def labels(self, round: int | None = None, job_id: str | None = None) -> list[StoredLabel]:
+        """Gives the answers that hold now, by (round, job, sample, event): of each the highest
+        revision, none that was refused or withdrawn. Several annotators give several a sample."""
+        return self._store.read(lambda c: labels.current(c, self.run_id, round, job_id))
+
+    def answered_ids(self, round: int) -> set[int]:
+        """Gives the samples of a round that have any answer, refusals and withdrawn ones included."""
+        return self._store.read(lambda c: labels.answered_ids(c, self.run_id, round))
+
+    def spend(self, round: int | None = None) -> dict[str, int]:
+        """Gives {"labels": samples with a label, "amount_minor": what all answers cost}."""
+        return self._store.read(lambda c: labels.spend(c, self.run_id, round))
+
+    def digest(self) -> str:
+        """Gives a sha256 of every step and label: equal for runs that did the same.
+
+        Left out: notes, times, epochs, the run's name and place, vendors' handles, and the order
+        and portions in which labels arrived.
+        """
+
+        def work(connection: Connection) -> str:
+            sha = hashlib.sha256()
+            parts = (steps.digest_lines, labels.digest_lines)
+            for line in chain.from_iterable(part(connection, self.run_id) for part in parts):
+                sha.update(line.encode() + b"\n")
+            return sha.hexdigest()
+
+        return self._store.read(work)
+
+    # -------------------------------------------------------------------------------------- below
+
+    def _record(self, round: int, step: str, mark: str, text: str, notes: dict[str, Any]) -> None:
+        epoch = 0 if self._lease is None else self._lease.epoch
+        self._commit(
+            lambda connection: steps.append(
+                connection,
+                self.run_id,
+                round=round,
+                step=step,
+                fingerprint=mark,
+                record=text,
+                notes=notes,
+                epoch=epoch,
+                at=_now(),
+            )
+        )
+
+    def _commit(self, work: Callable[[Connection], T]) -> T:
+        """The one place where the record of a run changes: one transaction, fenced by the epoch."""
+        lease = self._lease
+        if lease is None:
+            raise LedgerError(
+                f"the ledger of run '{self.run_id}' is closed or open for reading only; open it "
+                "with writer=True to record"
+            )
+
+        def fenced(connection: Connection) -> T:
+            lease.check(connection)
+            return work(connection)
+
+        return self._store.write(fenced)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

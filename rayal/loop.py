@@ -1,0 +1,437 @@
+"""The rounds: select, order, label, snapshot, train, test; every step once, whatever dies.
+
+`Loop.run` is the whole of active learning here. A step that is in the ledger is not done again: the
+same command after a crash, a wait or a reboot goes on where the run stood.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rayal import metrics
+from rayal.consensus import agree
+from rayal.engine.local import clear_pass
+from rayal.engine.scoring import Engine, Fitting, Scoring, Tallies, Testing, pass_id
+from rayal.engine.survivors import Taken, write_taken
+from rayal.errors import ConfigError, LabelError, RayalError, ScoringError
+from rayal.keys import Keys
+from rayal.ledger import Ledger
+from rayal.pool import Pool
+from rayal.progress import Reporter, Stopwatch
+from rayal.report import write_report
+from rayal.rundir import RunDir, sample_ids
+from rayal.storage import write_text
+from rayal.strategy import Strategy
+from rayal.types import (
+    OUTPUTS,
+    Ack,
+    Batch,
+    Checkpoint,
+    Chunk,
+    Ids,
+    Label,
+    Labeler,
+    Order,
+    Predictor,
+    Progress,
+    Snapshot,
+    StoppingRule,
+    TestResult,
+    Trainer,
+    Vocabulary,
+)
+
+# Cannot change an answer, so they may differ when a run goes on. Everything else may not.
+MAY_CHANGE = ("engine.", "poll_s", "poll_for_s", "report.", "run_dir", "pool.path", "source", "ledger_url")
+MAY_GROW = ("num_rounds", "stopping.num_labels", "stopping.amount_minor", "stopping.hours")
+
+
+class Loop:
+    """One run. Parts come built; what is known only at run time goes to their methods."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        engine: Engine,
+        strategy: Strategy,
+        cold_start: Strategy,
+        predictor: Predictor,
+        trainer: Trainer,
+        labeler: Labeler,
+        stopping: StoppingRule,
+        num_rounds: int,
+        budget: int,
+        run_dir: str,
+        seed: int = 0,
+        metric: str | None = None,
+        vocabulary: Vocabulary | None = None,
+        ledger_url: str | None = None,
+        poll_s: float | None = None,
+        poll_for_s: float = 7 * 86_400.0,
+        max_rejected_share: float = 0.01,
+    ) -> None:
+        self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
+        self.strategy, self.cold_start = strategy, cold_start
+        self.labeler, self.stopping = labeler, stopping
+        self.num_rounds, self.budget, self.seed = num_rounds, budget, seed
+        self.vocabulary = _vocabulary(pool, vocabulary)
+        self.metric = metric or metrics.METRICS[self.vocabulary.kind][0]
+        self.poll_s, self.poll_for_s = poll_s, poll_for_s
+        self.max_rejected_share = max_rejected_share
+        self.dir = RunDir(run_dir)
+        self.ledger_url = ledger_url or self.dir.ledger_url
+        self.clock, self.progress = Stopwatch(), Reporter()
+        self._check()
+
+    # ----------------------------------------------------------------------------- the rounds
+
+    def run(self, config: Mapping[str, Any]) -> str:
+        """Runs until a stopping rule fires or labels are awaited; gives the state it ends in.
+
+        Raises:
+            ConfigError: `config`, the resolved configuration, differs from the run's in a key that
+                may not change.
+            RayalError: whatever went wrong in a step; the ledger keeps all steps before it.
+        """
+        self.dir.path.mkdir(parents=True, exist_ok=True)
+        config = {**config, **self._facts()}
+        name = self.dir.claim(run_id(config))
+        with Ledger.open(self.ledger_url, name, writer=True) as self.ledger:
+            self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
+            self._bind_oracle()
+            try:
+                self.engine.open(self.pool, self.predictor, self.trainer)
+                state = self._rounds()
+            except RayalError as error:
+                self.ledger.set_state("failed", error=str(error))
+                raise
+            finally:
+                self.engine.close()
+        return state
+
+    def _rounds(self) -> str:
+        once = self.ledger.once
+        checkpoint: Checkpoint | None = None  # None: round 0 selects with the cold-start strategy
+        for t in self.rounds():
+            batch = once(t, "selected", self.pick, t, checkpoint)
+            once(t, "ordered", self.order, t, batch)
+            snapshot = self.await_labels(t, batch)
+            if snapshot is None:
+                return "waiting"
+            checkpoint = once(t, "trained", self.fit, t, snapshot, checkpoint)
+            once(t, "tested", self.test, t, checkpoint)
+            self.show(t)
+        self.progress.say(f"done: {self.reason}")
+        self.ledger.set_state("done")
+        write_report(self.ledger, self.dir)
+        return "done"
+
+    def rounds(self) -> Iterator[int]:
+        """Gives the rounds to run, up to the first stopping rule; begun rounds are always ended."""
+        for t in range(self.num_rounds):
+            self.reason = None if self._has(t, "selected") else self.stop_before(t)
+            if self.reason is not None:
+                return
+            yield t
+        self.reason = f"num_rounds={self.num_rounds} are done"
+
+    def stop_before(self, t: int) -> str | None:
+        """Gives why round t should not start, or None."""
+        spend = self.ledger.spend()
+        num_left = self.pool.num_rows - len(self.taken_ids(t))
+        next_labels = min(self.budget, num_left)
+        if num_left == 0:
+            return "every row of the pool is labelled or ordered"
+        progress = Progress(
+            t,
+            spend["labels"],
+            spend["amount_minor"],
+            (datetime.now(UTC) - datetime.fromisoformat(self.ledger.run().created)).total_seconds(),
+            num_left,
+            tuple(self._record(done, "tested") for done in range(t)),
+            next_labels,
+            next_labels * self.labeler.price_minor,
+        )
+        return self.stopping.stop(progress)
+
+    # ------------------------------------------------------------------------------ the steps
+
+    def pick(self, t: int, checkpoint: Checkpoint | None) -> Batch:
+        """Scores the pool, chooses a batch and writes it."""
+        strategy = self.cold_start if checkpoint is None else self.strategy
+        keys = Keys(self.seed, t)
+        taken_path = self.dir.round(t) / "taken.arrow"
+        taken = self.taken(t)
+        write_taken(taken_path, taken)
+        keep = strategy.keep(self.budget)
+        name = pass_id(
+            t, self.seed, checkpoint and checkpoint.model_id, repr(strategy.scorer), keep,
+            strategy.selector.needs, self.pool.content_hash, hashlib.sha256(taken.ids.tobytes()).hexdigest(),
+        )  # fmt: skip
+        scoring = Scoring(
+            keys=keys,
+            scorer=strategy.scorer,
+            features=strategy.selector.needs,
+            keep=keep,
+            checkpoint=checkpoint,
+            checkpoint_path="" if checkpoint is None else str(self.dir.inside(checkpoint.path)),
+            taken_path=str(taken_path),
+            folder=str(self.dir.pass_folder(t, name)),
+            pass_id=name,
+        )
+        Path(scoring.folder).mkdir(parents=True, exist_ok=True)
+        with self.clock("score"), self.progress.phase(f"round {t} score", self.pool.num_rows) as bar:
+            done = self.engine.score(scoring, bar)
+        self._check_rejected(done.tallies)
+        with self.clock("select"):
+            picks = strategy.selector.select(done.candidates, done.labelled, self.budget, keys)
+        with self.clock("fetch"):
+            rows = self.engine.rows(picks.ids, self.pool.schema.names)
+        batch = self.dir.write_batch(t, picks, rows)
+        self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe())
+        self._note_seconds()
+        return batch
+
+    def order(self, t: int, batch: Batch) -> Order:
+        """Places the batch with the labeler, chunk by chunk, each at most once."""
+        rows = self.dir.read(batch)
+        job_id = job_id_of(self.ledger.run_id, t)
+        chunks = self.labeler.plan(job_id, rows)
+        acks: list[Ack] = []
+        for chunk in chunks:
+            in_doubt = self._has(t, f"intent/{chunk.key}")
+            self.ledger.once(t, f"intent/{chunk.key}", _itself, chunk)
+            part = rows.slice(chunk.start, chunk.stop - chunk.start)
+            submit = partial(self._submit, rows=part, in_doubt=in_doubt)
+            acks.append(self.ledger.once(t, f"ack/{chunk.key}", submit, chunk))
+        return Order(job_id, tuple(acks), batch.num_rows)
+
+    def _submit(self, chunk: Chunk, rows: Any, in_doubt: bool) -> Ack:
+        known = self.labeler.lookup(chunk.key) if in_doubt else None
+        if known is None and in_doubt and self.labeler.capabilities.family == "none":
+            raise LabelError(
+                f"chunk {chunk.key} may or may not have reached the vendor, and the vendor cannot be "
+                "asked; look there, then say which"
+            )
+        return known or self.labeler.submit(chunk, rows)
+
+    def await_labels(self, t: int, batch: Batch) -> Snapshot | None:
+        """Gives the round's snapshot; None when labels are missing and polling is off or over."""
+        deadline = time.monotonic() + (self.poll_for_s if self.poll_s is not None else 0.0)
+        while True:
+            snapshot = self.ledger.once(t, "labelled", self.collect, t)
+            if snapshot is not None:
+                return snapshot
+            missing = len(self._missing(t))
+            waiting = f"{missing} of {batch.num_rows} labels of round {t}"
+            self.ledger.set_state("waiting", waiting_for=waiting)
+            if self.poll_s is None or time.monotonic() > deadline:
+                self.progress.say(f"waiting for {waiting}; the same command again goes on")
+                return None
+            time.sleep(self.poll_s)
+
+    def collect(self, t: int) -> Snapshot | None:
+        """Drains the round's job into label events; gives a snapshot once every row is answered."""
+        order: Order = self._record(t, "ordered")
+        cursor, more = "", True
+        with self.clock("label"):
+            while more:
+                events, after = self.labeler.fetch(order, cursor)
+                self.vocabulary.encode([e.value for e in events if e.value is not None])
+                self.ledger.append_labels(t, order.job_id, events)
+                cursor, more = after, after != cursor
+        if self._missing(t):
+            return None
+        snapshot = self.dir.write_snapshot(
+            t, self.labels(t + 1), self._batches(t + 1), self.predictor.columns(), self.vocabulary
+        )
+        if snapshot.num_rows == 0:
+            raise LabelError(f"round {t}: every answer is a refusal; there is nothing to train on")
+        self._note_seconds()
+        return snapshot
+
+    def fit(self, t: int, snapshot: Snapshot, start: Checkpoint | None) -> Checkpoint:
+        """Trains on the snapshot."""
+        out = self.dir.checkpoint(t)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        fitting = Fitting(
+            self.trainer,
+            str(self.dir.inside(snapshot.path)),
+            self.vocabulary,
+            None if start is None else str(self.dir.inside(start.path)),
+            str(out),
+            Keys(self.seed, t),
+        )
+        with self.clock("train"), self.progress.phase(f"round {t} train", snapshot.num_rows) as bar:
+            checkpoint = self.engine.fit(fitting)
+            bar.advance(snapshot.num_rows)
+        self._note_seconds()
+        return Checkpoint(self.dir.relative(out), checkpoint.model_id, checkpoint.num_members)
+
+    def test(self, t: int, checkpoint: Checkpoint) -> TestResult:
+        """Measures the checkpoint on the test split."""
+        path = str(self.dir.inside(checkpoint.path))
+        testing = Testing(checkpoint, path, self.vocabulary, Keys(self.seed, t))
+        total = self.pool.num_test_rows
+        with self.clock("test"), self.progress.phase(f"round {t} test", total) as bar:
+            tallies = self.engine.test(testing, bar)
+        self._note_seconds()
+        return metrics.metric_of(
+            self.vocabulary.kind,
+            self.metric,
+            tallies,
+            total if self.vocabulary.kind == "multilabel" else None,
+        )
+
+    def show(self, t: int) -> None:
+        """Says how the round ended, writes the report, and removes the survivors of its pass."""
+        result: TestResult = self._record(t, "tested")
+        value = "no test labels" if result.value is None else f"{result.metric} {result.value:.4f}"
+        self.ledger.set_state("running")
+        self.progress.say(f"round {t}: {len(self.labels(t + 1))} labels, {value}")
+        for folder in (self.dir.path / "passes").glob(f"r{t:04d}-*"):
+            clear_pass(folder)
+        write_report(self.ledger, self.dir)
+
+    # ------------------------------------------------------------------------- what is known
+
+    def _has(self, t: int, step: str) -> bool:
+        return self.ledger.event(t, step) is not None
+
+    def _record(self, t: int, step: str) -> Any:
+        event = self.ledger.event(t, step)
+        if event is None:
+            raise RayalError(f"round {t} has no step '{step}' yet")
+        return event.result
+
+    def _batches(self, t: int) -> list[Batch]:
+        return [self._record(before, "selected") for before in range(t)]
+
+    def taken_ids(self, t: int) -> Ids:
+        """Gives the ids of all batches before round t, ascending."""
+        parts = [sample_ids(self.dir.read(b, ["sample_id"])) for b in self._batches(t)]
+        return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def taken(self, t: int) -> Taken:
+        """Gives the rows of all batches before round t with the labels that came."""
+        ids = self.taken_ids(t)
+        labels = self.labels(t)
+        pending = np.asarray([int(i) not in labels for i in ids], bool)
+        known = self.vocabulary.encode([labels[int(i)] for i in ids[~pending]])
+        wide = (len(self.vocabulary.classes),) if self.vocabulary.kind == "multilabel" else ()
+        encoded = np.full((len(ids), *wide), np.nan)
+        encoded[~pending] = known
+        return Taken(ids, encoded, pending)
+
+    def labels(self, t: int) -> dict[int, Label]:
+        """Gives the label of every answered row of the rounds before t; refusals are left out."""
+        answers: dict[int, list[Label]] = {}
+        for stored in self.ledger.labels():
+            if stored.round < t and stored.event.value is not None:
+                answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
+        return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
+
+    def _missing(self, t: int) -> list[int]:
+        answered = self.ledger.answered_ids(t)
+        batch = sample_ids(self.dir.read(self._record(t, "selected"), ["sample_id"]))
+        return [int(i) for i in batch if int(i) not in answered]
+
+    # -------------------------------------------------------------------------------- checks
+
+    def _check(self) -> None:
+        if self.budget < 1 or self.num_rounds < 1:
+            raise ConfigError(
+                f"budget={self.budget} and num_rounds={self.num_rounds} must both be 1 or more"
+            )
+        if self.budget > self.pool.num_rows:
+            raise ConfigError(
+                f"budget={self.budget} is more than the pool's {self.pool.num_rows} rows; lower it"
+            )
+        needs = (*self.cold_start.needs_of_scorer, *self.cold_start.selector.needs)
+        wants_model = [name for name in needs if name in OUTPUTS]
+        if wants_model:
+            raise ConfigError(
+                f"cold_start needs {', '.join(wants_model)}, but round 0 has no model; use one that "
+                "needs none, such as cold_start=random"
+            )
+        for name in (*needs, *self.strategy.needs_of_scorer, *self.strategy.selector.needs):
+            if name not in OUTPUTS and name not in self.pool.schema.names:
+                raise ConfigError(
+                    f"'{name}' is neither an output ({', '.join(OUTPUTS)}) nor a column of the pool "
+                    f"({', '.join(self.pool.schema.names)})"
+                )
+        check = getattr(self.stopping, "check", None)
+        if check is not None:
+            has_labels = any(self.pool.test_labels(s) is not None for s in self.pool.test_shards[:1])
+            check(has_labels)
+
+    def _check_rejected(self, tallies: Tallies) -> None:
+        if not tallies.num_rejected:
+            return
+        path = self.dir.path / "rejected.txt"
+        write_text(path, "".join(f"{sample_id}\n" for sample_id in tallies.rejected))
+        share = tallies.num_rejected / tallies.num_rows
+        found = f"{tallies.num_rejected} of {tallies.num_rows} rows could not be decoded"
+        if share > self.max_rejected_share:
+            raise ScoringError(
+                f"{found}, more than max_rejected_share={self.max_rejected_share:g} allows (first "
+                f"sample_id {tallies.rejected[0]}, listed in {path}); mend the source, or raise it"
+            )
+        self.progress.say(f"{found} and are left out; they are listed in {path}")
+
+    def _facts(self) -> dict[str, Any]:
+        """What the answers depend on beside the configuration; a change is refused like a key's."""
+        return {
+            "pool_content": self.pool.content_hash,
+            "pool_rows": self.pool.num_rows,
+            "kind": self.vocabulary.kind,
+            "classes": list(self.vocabulary.classes),
+        }
+
+    def _bind_oracle(self) -> None:
+        bind = getattr(self.labeler, "bind", None)
+        if bind is not None:
+            bind(self.pool.secret_labels, self.vocabulary, str(self.dir.path / "labeler"))
+
+    def _note_seconds(self) -> None:
+        self.ledger.note(seconds=self.clock.take())
+
+
+def run_id(config: Mapping[str, Any]) -> str:
+    """Gives a run's name: equal for equal answers, so that digests of two runs can be compared."""
+    free = {name.split(".")[0] for name in (*MAY_CHANGE, *MAY_GROW)}
+    return pass_id({key: value for key, value in config.items() if key not in free})
+
+
+def job_id_of(run: str, t: int) -> str:
+    """Gives the job's key: lower case letters and digits, safe with every vendor's rules."""
+    digest = hashlib.sha256(f"{run}/{t}".encode()).digest()
+    return "b" + base64.b32encode(digest).decode().lower()[:26]
+
+
+def _itself(chunk: Chunk) -> Chunk:
+    return chunk
+
+
+def _vocabulary(pool: Pool, given: Vocabulary | None) -> Vocabulary:
+    found = given or pool.vocabulary
+    if found is None:
+        raise ConfigError(
+            "the pool has no label column, so nothing says what a label may be; set "
+            "vocabulary.kind and vocabulary.classes, or ingest with --label-column"
+        )
+    if found.kind != "number" and len(found.classes) < 2:
+        raise ConfigError(
+            f"the vocabulary has {len(found.classes)} classes ({', '.join(map(str, found.classes))}), "
+            "expected 2 or more; check --label-column or vocabulary.classes"
+        )
+    return found

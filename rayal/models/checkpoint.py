@@ -1,0 +1,155 @@
+"""Checkpoints: a folder with `model.json` and one `member-K.pt` a member.
+
+The weights are state dicts, read with `weights_only=True`: a checkpoint can run no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rayal.errors import ConfigError, RayalError
+from rayal.models.model import Model
+from rayal.types import Kind
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `model.json` says of a checkpoint."""
+
+    kind: Kind
+    classes: tuple[str | int, ...]
+    num_outputs: int
+    num_inputs: int
+    num_features: int  # width of embeds, 0 where the module gives none
+    architecture: str
+    num_members: int = 1
+    target_mean: float = 0.0  # a regression's outputs are (target - mean) / std
+    target_std: float = 1.0
+    format: int = FORMAT
+
+
+def describe_architecture(module: nn.Module) -> str:
+    """Gives the module's class, layers, and the name, shape and type of all it keeps."""
+    cls = type(module)
+    tensors = [
+        f"{name} {_shape(tensor)} {tensor.dtype}"
+        for name, tensor in sorted(module.state_dict().items())
+    ]
+    return "\n".join([f"{cls.__module__}.{cls.__qualname__}", repr(module), *tensors])
+
+
+def model_id(description: Description, members: Sequence[nn.Module]) -> str:
+    """Gives the hash of the description and of all tensors' bytes in the order of their names."""
+    digest = hashlib.sha256(json.dumps(asdict(description), sort_keys=True).encode())
+    for member in members:
+        for name, tensor in sorted(member.state_dict().items()):
+            flat = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(f"\x1e{name}\x1f{_shape(tensor)}\x1f{tensor.dtype}\x1f".encode())
+            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def save(folder: Path, description: Description, members: Sequence[nn.Module]) -> None:
+    """Writes a checkpoint into a new folder; the caller makes it atomic (`storage.atomic_path`)."""
+    folder.mkdir(parents=True)
+    for index, member in enumerate(members):
+        state = {name: tensor.detach().cpu() for name, tensor in member.state_dict().items()}
+        torch.save(state, folder / f"member-{index}.pt")
+    text = json.dumps(asdict(description), indent=1, ensure_ascii=False)
+    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_description(folder: str | Path) -> Description:
+    """Gives what `model.json` says.
+
+    Raises:
+        RayalError: there is no readable checkpoint in the folder, or it has another format.
+    """
+    path = Path(folder) / "model.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            raise RayalError(
+                f"checkpoint {folder} has format {fields['format']}, this rayal reads {FORMAT}; "
+                "use the version of rayal that wrote it, or train anew"
+            )
+        return Description(**{**fields, "classes": tuple(fields["classes"])})
+    except FileNotFoundError:
+        raise RayalError(
+            f"there is no checkpoint in {folder} (no model.json); name a folder that a trainer left"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RayalError(
+            f"{path} is not a description of a checkpoint ({error}); train it again"
+        ) from error
+
+
+def load(model: Model, folder: str | Path) -> tuple[Description, list[nn.Module]]:
+    """Gives the description and the members on the CPU, their weights read from the folder.
+
+    Raises:
+        ConfigError: the checkpoint is of another kind or architecture than the model.
+        RayalError: it cannot be read.
+    """
+    description = read_description(folder)
+    if description.kind != model.kind:
+        raise ConfigError(
+            f"checkpoint {folder} is for kind '{description.kind}', the configured model for "
+            f"'{model.kind}'; set model.kind, or start from another checkpoint"
+        )
+    return description, [
+        _load_member(model, description, Path(folder) / f"member-{index}.pt")
+        for index in range(description.num_members)
+    ]
+
+
+def _load_member(model: Model, description: Description, path: Path) -> nn.Module:
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RayalError(
+            f"{path} is missing ({description.num_members} members were expected); train it again"
+        ) from None
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise RayalError(
+            f"{path} is damaged or holds more than tensors ({str(error).splitlines()[0]}); "
+            "train it again"
+        ) from error
+    module = model.build(description.num_outputs, description.num_inputs)
+    check_state(module, state, path)
+    module.load_state_dict(state)
+    return module
+
+
+def check_state(module: nn.Module, state: Mapping[str, Any], where: Path) -> None:
+    """Checks that a state dict fits a module.
+
+    Raises:
+        ConfigError: it does not; the message names the first tensor, by name, that differs.
+    """
+    expected = module.state_dict()
+    for name in sorted({*expected, *state}):
+        found, wanted = (
+            _shape(tensors[name]) if name in tensors else "nothing" for tensors in (state, expected)
+        )
+        if found != wanted:
+            raise ConfigError(
+                f"{where} is of another architecture: '{name}' is {found} there and {wanted} in "
+                f"the configured {type(module).__name__}; configure the model that wrote it, or "
+                "start without it"
+            )
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "scalar"

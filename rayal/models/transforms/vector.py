@@ -1,0 +1,58 @@
+"""Vectors and numbers of a pool as one float32 matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from rayal.columns import vectors
+from rayal.models.transform import Undecodable
+
+
+@dataclass(frozen=True)
+class Vector:
+    """Gives (N, D) float32: a vector column, or several vector or numeric columns side by side.
+
+    Each value is multiplied by `scale` (int8 embeddings: 1/127); `normalize` then divides each row
+    by its Euclidean norm (a row of zeros stays one). O(N D).
+
+    Raises:
+        Undecodable: a row holds NaN, infinity or null.
+        PoolError: a column is missing, or is neither a vector nor numeric.
+    """
+
+    column: str | Sequence[str] = "embedding"
+    scale: float | None = None
+    normalize: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns, in the order in which they are put side by side."""
+        return (self.column,) if isinstance(self.column, str) else tuple(self.column)
+
+    def __call__(self, rows: pa.RecordBatch) -> torch.Tensor:
+        """Gives (N, D) float32."""
+        parts = [vectors(rows, name).reshape(len(rows), -1) for name in self.columns]
+        if len(parts) == 1:
+            # Always a copy: Arrow's memory is read-only and shared, a module may write in place.
+            values_ND = parts[0].astype(np.float32)
+        else:
+            values_ND = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
+        # One sum is far cheaper than a test of each value, and is not finite if any value is not.
+        if not np.isfinite(values_ND.sum()):
+            bad_N = ~np.isfinite(values_ND).all(axis=1)
+            if bad_N.any():
+                raise Undecodable(
+                    np.flatnonzero(bad_N).tolist(),
+                    f"column '{', '.join(self.columns)}' holds NaN, infinity or null there",
+                )
+        if self.scale is not None:
+            values_ND *= np.float32(self.scale)
+        if self.normalize:
+            norms_N = np.sqrt(np.einsum("nd,nd->n", values_ND, values_ND))
+            values_ND /= np.maximum(norms_N, np.finfo(np.float32).tiny)[:, None]
+        return torch.from_numpy(values_ND)

@@ -1,0 +1,180 @@
+"""A pool that is there: its shards, the rows of an id, and the labels kept for an oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rayal.errors import PoolError
+from rayal.pool import manifest as manifests
+from rayal.pool import reader
+from rayal.pool.manifest import Manifest, Shard
+from rayal.types import Ids, Label, Vocabulary
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Shards of unlabeled rows. Small, so that it can be sent to every worker."""
+
+    path: str
+    manifest: Manifest
+
+    @staticmethod
+    def open(path: str) -> Pool:
+        """Gives the pool in a folder. O(shards): contents are looked at when they are read.
+
+        Raises:
+            PoolError: there is no manifest, or a shard is missing or of another size.
+        """
+        place = Path(path.removeprefix("file://")).expanduser().absolute()
+        pool = Pool(str(place), manifests.read(place))
+        for shard in pool.manifest.shards:
+            reader.place_of(pool.path, shard)
+        return pool
+
+    @property
+    def schema(self) -> pa.Schema:
+        """sample_id, source_id where the user's id is not int64, and the payload columns."""
+        return self.manifest.schema
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards to score."""
+        return self.manifest.of("pool")
+
+    @property
+    def test_shards(self) -> tuple[Shard, ...]:
+        """The shards of the test split."""
+        return self.manifest.of("test")
+
+    @property
+    def num_rows(self) -> int:
+        """Rows to score, without the test rows."""
+        return sum(shard.num_rows for shard in self.shards)
+
+    @property
+    def num_test_rows(self) -> int:
+        """Rows of the test split."""
+        return sum(shard.num_rows for shard in self.test_shards)
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of schema, split, labels and every row."""
+        return self.manifest.content_hash
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """What the kept-apart labels may be, or None where there is no label column."""
+        return self.manifest.vocabulary
+
+    def batches(
+        self, shard: Shard, columns: Sequence[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Gives a shard's rows cut at multiples of `batch_rows`, columns in the order asked for.
+
+        Raises:
+            PoolError: the pool lacks a column, or the file is not what the manifest says.
+        """
+        names = self._known(columns)
+        file = reader.open_shard(self.path, shard, self.schema)
+        return reader.cut_batches(self.path, shard, file, names, batch_rows)
+
+    def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """Gives the rows of these ids, of pool or test split, in the order of `ids`.
+
+        O(rows of the row groups whose id range holds one of them): few where ids are places in the
+        source, all where they are the user's own and in no order.
+
+        Raises:
+            PoolError: the pool lacks a column, or an id is not in it.
+        """
+        names = self._known(columns)
+        wanted = np.unique(np.asarray(ids, np.int64))
+        read = ["sample_id", *(name for name in names if name != "sample_id")]
+        empty = pa.schema([self.schema.field(name) for name in read]).empty_table()
+        shards = [*self.shards, *self.test_shards]
+        table = pa.concat_tables([empty, *(self._read(shard, wanted, read) for shard in shards)])
+        there = table.column("sample_id").to_numpy()
+        missing = np.setdiff1d(wanted, there)
+        if len(missing):
+            raise PoolError(
+                f"{len(missing)} of {len(wanted)} sample_ids are not in the pool {self.path} "
+                f"(first: {missing[0]}); use ids of this pool"
+            )
+        order = np.argsort(there, kind="stable")
+        places = order[np.searchsorted(there, np.asarray(ids, np.int64), sorter=order)]
+        return table.take(pa.array(places)).select(names)
+
+    def read_rows(self, shard: Shard, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """Gives those rows of a shard whose id is among `ids`, in the order of the shard.
+
+        Raises:
+            PoolError: the pool lacks a column, or the file is not what the manifest says.
+        """
+        return self._read(shard, np.unique(np.asarray(ids, np.int64)), self._known(columns))
+
+    def secret_labels(self, ids: Ids) -> list[Label | None]:
+        """Gives the kept-apart labels in the order of `ids`, None where none is known.
+
+        Raises:
+            PoolError: the pool has no labels, or an id is not in it.
+        """
+        if self.vocabulary is None:
+            raise PoolError(
+                f"the pool {self.path} has no kept-apart labels; ingest with --label-column, or "
+                "use another labeler than the oracle"
+            )
+        asked = np.asarray(ids, np.int64)
+        wanted = np.unique(asked)
+        known: dict[int, Label] = {}
+        for shard in self.manifest.of("labels"):
+            known.update(self._labels(shard, wanted))
+        without = [sample_id for sample_id in wanted.tolist() if sample_id not in known]
+        if without:
+            self.rows(np.asarray(without, np.int64), ["sample_id"])  # refuses ids of no row
+        return [known.get(sample_id) for sample_id in asked.tolist()]
+
+    def test_labels(self, shard: Shard) -> list[Label | None] | None:
+        """Gives the labels of a test shard in row order, None for a row without one.
+
+        Where the pool has no labels at all, gives None.
+        """
+        if self.vocabulary is None:
+            return None
+        file = reader.open_shard(self.path, shard, self.schema)
+        ids = reader.read_column(self.path, shard, file, "sample_id").to_numpy()
+        known: dict[int, Label] = {}
+        for labels in self.manifest.of("labels"):
+            if labels.index == shard.index:  # the same range of source rows
+                known = self._labels(labels, np.unique(ids))
+        return [known.get(sample_id) for sample_id in ids.tolist()]
+
+    def _known(self, columns: Sequence[str]) -> list[str]:
+        for name in columns:
+            if name not in self.schema.names:
+                raise PoolError(
+                    f"the pool {self.path} has no column '{name}' (it has: "
+                    f"{', '.join(self.schema.names)}); name the right one"
+                )
+        return list(dict.fromkeys(columns))
+
+    def _read(self, shard: Shard, wanted: Ids, names: list[str]) -> pa.Table:
+        within = reader.between(wanted, shard.min_id, shard.max_id)
+        if not len(within):
+            return pa.schema([self.schema.field(name) for name in names]).empty_table()
+        file = reader.open_shard(self.path, shard, self.schema)
+        return reader.read_ids(self.path, shard, file, within, names)
+
+    def _labels(self, shard: Shard, wanted: Ids) -> dict[int, Label]:
+        within = reader.between(wanted, shard.min_id, shard.max_id)
+        if not len(within):
+            return {}
+        schema = manifests.labels_schema(self.manifest)
+        file = reader.open_shard(self.path, shard, schema)
+        table = reader.read_ids(self.path, shard, file, within, schema.names)
+        ids, labels = (column.to_pylist() for column in table.columns)
+        return dict(zip(ids, labels, strict=True))

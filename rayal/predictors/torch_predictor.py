@@ -1,0 +1,228 @@
+"""A checkpoint of any torch module, run over rows."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from rayal.errors import ConfigError, NeedsError
+from rayal.keys import Keys
+from rayal.models.checkpoint import Description, load
+from rayal.models.model import Model, split_outputs
+from rayal.models.transform import Undecodable, as_arguments
+from rayal.predictors.dropout_draws import FixedDropout, fix_dropout
+from rayal.types import OUTPUTS, Checkpoint, Needs, Outputs
+
+Arguments: TypeAlias = tuple[torch.Tensor, ...]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """N rows as a module's arguments; None where not one of them could be decoded."""
+
+    arguments: Arguments | None
+    rejected: torch.Tensor | None  # (N,) bool, None: no row
+
+
+class TorchPredictor:
+    """Gives probs, embeds, draws and preds of the members of a checkpoint.
+
+    probs and preds are the mean over members, embeds are the first member's. Draws are the members
+    of an ensemble, or `num_draws` passes with fixed dropout masks, the same for all rows of a
+    round; preds are then the mean over draws, probs those of the pass without dropout. Dropout that
+    a module applies as a function, not as a layer, is not seen. All outputs are float32. K members
+    or draws are K forward passes.
+
+    `dtype` other than float32 runs the modules under autocast. `num_threads` is for the worker.
+
+    Raises:
+        NeedsError: an output is asked for that the checkpoint cannot give.
+        ConfigError: the checkpoint is not of this model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch_rows: int = 4096,
+        num_threads: int = 1,
+        device: str = "auto",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        num_draws: int = 0,
+    ) -> None:
+        if batch_rows < 1 or num_threads < 1 or num_draws < 0 or num_draws == 1:
+            raise ConfigError(
+                f"predictor got batch_rows={batch_rows}, num_threads={num_threads}, "
+                f"num_draws={num_draws}; expected 1 or more, 1 or more, and 0 or at least 2"
+            )
+        if dtype not in _DTYPES:
+            raise ConfigError(f"predictor.dtype is '{dtype}', expected one of {', '.join(_DTYPES)}")
+        self.model, self.num_draws, self._dtype = model, num_draws, _DTYPES[dtype]
+        self.batch_rows, self.num_threads, self._device_name = batch_rows, num_threads, device
+        self._device: torch.device | None = None
+        self._members: list[nn.Module] = []
+        self._dropouts: list[FixedDropout] = []
+        self._description: Description | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the forward pass runs; `auto` is CUDA where there is one."""
+        if self._device is not None:
+            return self._device
+        if self._device_name == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self._device_name)
+
+    def columns(self) -> tuple[str, ...]:
+        """The payload columns that the transform reads."""
+        return tuple(self.model.transform.columns)
+
+    def load(self, checkpoint: Checkpoint, path: str, keys: Keys) -> None:
+        """Reads the members from a local folder; dropout masks are those of the keys' round."""
+        self._description, members = load(self.model, path)
+        self._dropouts = []
+        self._device = self.device  # settled here, in the worker: the driver may have no GPU
+        if self.num_draws:
+            if len(members) > 1:
+                raise ConfigError(
+                    f"predictor.num_draws is {self.num_draws}, the checkpoint has {len(members)} "
+                    "members, expected one source of draws; set predictor.num_draws=0"
+                )
+            self._dropouts = fix_dropout(members[0], keys)
+        self._members = [member.eval().to(self.device) for member in members]
+
+    def encode(self, rows: pa.RecordBatch) -> Encoded:
+        """Gives the module's arguments; rows that cannot be decoded are marked, and another row
+        stands in for each, so that the shape of the batch stays."""
+        bad: set[int] = set()
+        stand_ins = rows
+        while True:
+            try:
+                arguments = as_arguments(self.model.transform(stand_ins))
+                break
+            except Undecodable as error:
+                if not set(error.positions) - bad:
+                    raise  # the stand-in itself is refused: the transform contradicts itself
+                bad.update(error.positions)
+            if len(bad) >= len(rows):
+                return Encoded(None, torch.ones(len(rows), dtype=torch.bool))
+            good = next(position for position in range(len(rows)) if position not in bad)
+            stand_ins = rows.take(
+                pa.array([good if at in bad else at for at in range(len(rows))], pa.int64())
+            )
+        if self.device.type == "cuda":
+            arguments = tuple(argument.pin_memory() for argument in arguments)
+        if not bad:
+            return Encoded(arguments, None)
+        rejected = torch.zeros(len(rows), dtype=torch.bool)
+        rejected[sorted(bad)] = True
+        return Encoded(arguments, rejected)
+
+    def predict(self, ids: torch.Tensor, encoded: Encoded, needs: Needs) -> Outputs:
+        """Gives the outputs among `needs`, on the device: probs (N, C), embeds (N, D), draws
+        (N, K, C) or (N, K, T), preds (N, T)."""
+        wanted = set(needs) & set(OUTPUTS)
+        self._check(wanted)
+        ids = ids.to(self.device)
+        rejected = None if encoded.rejected is None else encoded.rejected.to(self.device)
+        if encoded.arguments is None:
+            return Outputs(ids, self._blank(len(ids), wanted), rejected)
+        arguments = tuple(
+            argument.to(self.device, non_blocking=True) for argument in encoded.arguments
+        )
+        with torch.inference_mode():
+            arrays = self._forward(arguments, wanted) if wanted else {}
+        return Outputs(ids, arrays, rejected)
+
+    def _forward(self, arguments: Arguments, wanted: set[str]) -> dict[str, torch.Tensor]:
+        arrays: dict[str, torch.Tensor] = {}
+        plain_KNT: list[torch.Tensor] = []
+        draws_KNT: list[torch.Tensor] = []
+        if self._dropouts and wanted & {"draws", "preds"}:
+            draws_KNT = self._dropout_draws(arguments)
+        if not self._dropouts or wanted & {"probs", "embeds"}:
+            for member in self._members[: 1 if wanted <= {"embeds"} else None]:
+                answers_NT, embeds_ND = self._run(member, arguments)
+                if "embeds" in wanted and not plain_KNT:
+                    if embeds_ND is None:
+                        raise _cannot("embeds", "its forward gives logits alone")
+                    arrays["embeds"] = embeds_ND.float()
+                plain_KNT.append(answers_NT)
+        if "probs" in wanted:
+            arrays["probs"] = _mean(plain_KNT)
+        if "preds" in wanted:
+            arrays["preds"] = _mean(draws_KNT or plain_KNT)
+        if "draws" in wanted:
+            arrays["draws"] = torch.stack(draws_KNT or plain_KNT, dim=1)
+        return arrays
+
+    def _dropout_draws(self, arguments: Arguments) -> list[torch.Tensor]:
+        answers_KNT = []
+        for draw in [*range(self.num_draws), None]:
+            for dropout in self._dropouts:
+                dropout.draw = draw
+            if draw is not None:
+                answers_KNT.append(self._run(self._members[0], arguments)[0])
+        return answers_KNT
+
+    def _run(
+        self, member: nn.Module, arguments: Arguments
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gives probabilities or predictions (N, C or T) in float32, and embeds."""
+        autocast = (
+            contextlib.nullcontext()
+            if self._dtype is torch.float32
+            else torch.autocast(self.device.type, self._dtype)
+        )
+        with autocast:
+            logits, embeds_ND = split_outputs(member(*arguments))
+        logits = logits.float()
+        description = self._loaded()
+        if description.kind == "class":
+            return logits.softmax(1), embeds_ND
+        if description.kind == "multilabel":
+            return logits.sigmoid(), embeds_ND
+        return logits * description.target_std + description.target_mean, embeds_ND
+
+    def _check(self, wanted: set[str]) -> None:
+        kind = self._loaded().kind
+        if "probs" in wanted and kind == "number":
+            raise _cannot("probs", "it is a regression; ask for preds or draws")
+        if "preds" in wanted and kind != "number":
+            raise _cannot("preds", f"its kind is '{kind}'; ask for probs")
+        if "draws" in wanted and len(self._members) < 2 and not self._dropouts:
+            raise _cannot(
+                "draws",
+                "it has one member and predictor.num_draws is 0; set trainer.num_members to 2 or "
+                "more, or predictor.num_draws for dropout draws",
+            )
+
+    def _blank(self, num_rows: int, wanted: set[str]) -> dict[str, torch.Tensor]:
+        """Gives zeros of the right shapes, for a batch in which every row is rejected."""
+        described = self._loaded()
+        num_draws = self.num_draws or len(self._members)
+        shapes = {
+            "probs": (described.num_outputs,),
+            "preds": (described.num_outputs,),
+            "draws": (num_draws, described.num_outputs),
+            "embeds": (described.num_features,),
+        }
+        return {name: torch.zeros(num_rows, *shapes[name], device=self.device) for name in wanted}
+
+    def _loaded(self) -> Description:
+        if self._description is None:
+            raise NeedsError("the predictor has no checkpoint yet; call load before predict")
+        return self._description
+
+
+def _mean(answers_KNT: list[torch.Tensor]) -> torch.Tensor:
+    return answers_KNT[0] if len(answers_KNT) == 1 else torch.stack(answers_KNT).mean(0)
+
+
+def _cannot(output: str, why: str) -> NeedsError:
+    return NeedsError(f"output '{output}' was asked for; the checkpoint cannot give it: {why}")

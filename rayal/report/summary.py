@@ -1,0 +1,45 @@
+"""How a run stands, as plain values: what `rayal status --json` prints and the report is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rayal.ledger import Ledger
+from rayal.types import TestResult
+
+
+def summary(ledger: Ledger) -> dict[str, Any]:
+    """Gives state, metric, spend and one entry a finished round; the form is fixed."""
+    run = ledger.run()
+    rounds, metric = [], None
+    for event in ledger.events(step="tested"):
+        result: TestResult = event.result
+        metric = {"name": result.metric, "higher_is_better": result.higher_is_better}
+        seconds = seconds_of(ledger, event.round)
+        num_labels = ledger.event(event.round, "labelled").result.num_rows  # type: ignore[union-attr]
+        rounds.append(
+            {
+                "round": event.round,
+                "num_labels": num_labels,
+                "test_metric": result.value,
+                "seconds": {name: round(value, 3) for name, value in seconds.items()},
+            }
+        )
+    labeler = run.config.get("labeler") or {}
+    return {
+        "state": ledger.state(),
+        "metric": metric,
+        "waiting_for": run.waiting_for,
+        "spend": {**ledger.spend(), "currency": labeler.get("currency", "USD")},
+        "rounds": sorted(rounds, key=lambda one: one["round"]),
+        "error": run.error,
+    }
+
+
+def seconds_of(ledger: Ledger, t: int) -> dict[str, float]:
+    """Gives the seconds of a round by phase, summed over its steps."""
+    total: dict[str, float] = {}
+    for event in ledger.events(t):
+        for name, value in event.notes.get("seconds", {}).items():
+            total[name] = total.get(name, 0.0) + value
+    return total

@@ -1,0 +1,207 @@
+"""The files of a run: where they lie, and what a batch and a snapshot look like.
+
+    RUN_DIR/run.json                the run's name in the ledger
+            ledger.db               every step, in order
+            rounds/r0000/batch.parquet, snapshot.parquet, taken.arrow
+            checkpoints/r0000/      what the trainer left
+            passes/r0000-.../       survivors of a scoring pass, until its batch is recorded
+            report.html
+Paths in the ledger are relative to the run's folder, so that a run can be moved as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayal.columns import content_hash
+from rayal.errors import ConfigError, LedgerError
+from rayal.storage import atomic_path, write_text
+from rayal.types import Batch, Ids, Kind, Label, Picks, Snapshot, Vocabulary
+
+_RUN = "run.json"
+_PICK_COLUMNS = ("rank", "score", "key", "probability", "reason")
+
+
+class RunDir:
+    """One run's folder, on a path that the driver and every worker see."""
+
+    def __init__(self, path: str) -> None:
+        if "://" in path and not path.startswith("file://"):
+            raise ConfigError(
+                f"run_dir is {path}; a run's files must lie on a path that the driver and every "
+                "worker see (a local disk, NFS, a mounted bucket), and its ledger there or at "
+                "ledger_url: set run_dir to such a path and, where it is remote, ledger_url to a "
+                "PostgreSQL database"
+            )
+        self.path = Path(path.removeprefix("file://")).expanduser().absolute()
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger of a run that names no other."""
+        return f"sqlite:///{self.path / 'ledger.db'}"
+
+    def read_id(self) -> str:
+        """Gives the name under which the ledger knows this run.
+
+        Raises:
+            LedgerError: no run was started here.
+        """
+        try:
+            found: str = json.loads((self.path / _RUN).read_text())["run_id"]
+        except FileNotFoundError:
+            raise LedgerError(
+                f"{self.path} is no run: there is no {_RUN} in it; check the path, or start the run "
+                f"with rayal run run_dir={self.path}"
+            ) from None
+        return found
+
+    def claim(self, run_id: str) -> str:
+        """Gives the name that this folder's run has: the one it was started with, else `run_id`."""
+        if not (self.path / _RUN).exists():
+            write_text(self.path / _RUN, json.dumps({"run_id": run_id}) + "\n")
+        return self.read_id()
+
+    def round(self, t: int) -> Path:
+        """Gives the folder of a round."""
+        return self.path / "rounds" / f"r{t:04d}"
+
+    def checkpoint(self, t: int) -> Path:
+        """Gives the folder of a round's checkpoint."""
+        return self.path / "checkpoints" / f"r{t:04d}"
+
+    def pass_folder(self, t: int, name: str) -> Path:
+        """Gives the folder of a scoring pass's survivors."""
+        return self.path / "passes" / f"r{t:04d}-{name}"
+
+    def inside(self, relative: str) -> Path:
+        """Gives a file that the ledger names."""
+        return self.path / relative
+
+    def relative(self, path: Path) -> str:
+        """Gives a path as the ledger holds it."""
+        return str(path.relative_to(self.path))
+
+    # --------------------------------------------------------------------------------- batches
+
+    def write_batch(self, t: int, picks: Picks, rows: pa.Table) -> Batch:
+        """Writes picks and their payload, in the order picked, and gives the record."""
+        table = rows
+        values = (
+            pa.array(np.arange(len(picks.ids))),
+            pa.array(picks.scores),
+            pa.array(picks.keys),
+            pa.array(picks.probabilities, from_pandas=True),
+            pa.array(picks.reasons, pa.string()),
+        )
+        for name, column in zip(_PICK_COLUMNS, values, strict=True):
+            if name in table.schema.names:
+                raise ConfigError(
+                    f"the pool has a column '{name}', a name that batches use; rename it at ingest"
+                )
+            table = table.append_column(name, column)
+        path = self.round(t) / "batch.parquet"
+        write_table(path, table)
+        return Batch(self.relative(path), content_hash(table), table.num_rows)
+
+    def read(self, record: Batch | Snapshot, columns: Sequence[str] | None = None) -> pa.Table:
+        """Gives the table of a batch or a snapshot.
+
+        Raises:
+            LedgerError: the file is gone or is not the one that the ledger committed.
+        """
+        path = self.inside(record.path)
+        try:
+            table = pq.read_table(path, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise LedgerError(
+                f"{path} cannot be read ({error}), but the ledger has committed it; restore the "
+                "run's folder from a copy, or start a new run"
+            ) from error
+        if table.num_rows != record.num_rows:
+            raise LedgerError(
+                f"{path} holds {table.num_rows} rows, the ledger committed {record.num_rows}; "
+                "restore the run's folder from a copy, or start a new run"
+            )
+        return table
+
+    # ------------------------------------------------------------------------------- snapshots
+
+    def write_snapshot(
+        self,
+        t: int,
+        labels: Mapping[int, Label],
+        batches: Sequence[Batch],
+        columns: Sequence[str],
+        vocabulary: Vocabulary,
+    ) -> Snapshot:
+        """Writes every labelled row with its payload, in order of sample_id; gives the record."""
+        parts = []
+        for round_of, batch in enumerate(batches):
+            rows = self.read(batch, list(dict.fromkeys(("sample_id", *columns))))
+            ids = rows.column("sample_id").to_numpy()
+            known = np.asarray([int(sample_id) in labels for sample_id in ids], bool)
+            rows = rows.filter(pa.array(known))
+            values = [labels[int(sample_id)] for sample_id in ids[known]]
+            rows = rows.append_column("label", label_array(values, vocabulary))
+            rows = rows.append_column("round", pa.array(np.full(len(values), round_of)))
+            parts.append(rows.append_column("weight", pa.array(np.ones(len(values)))))
+        table = pa.concat_tables(parts).sort_by("sample_id")
+        path = self.round(t) / "snapshot.parquet"
+        write_table(path, table)
+        return Snapshot(self.relative(path), content_hash(table), table.num_rows)
+
+
+def export_table(
+    run_dir: RunDir, batches: Mapping[int, Batch], labels: Sequence[Any], kind: Kind
+) -> pa.Table:
+    """Gives one row an answer: sample_id, source_id, label, round, annotator, cost, score, reason.
+
+    `labels` are the ledger's stored labels; cost is in minor units of the run's currency.
+    """
+    picked: dict[int, tuple[Any, ...]] = {}
+    for batch in batches.values():
+        rows = run_dir.read(batch)
+        ids = rows.column("sample_id").to_pylist()
+        source_ids = rows.column("source_id").to_pylist() if "source_id" in rows.schema.names else ids
+        scores, reasons = (rows.column(name).to_pylist() for name in ("score", "reason"))
+        picked |= {i: rest for i, *rest in zip(ids, source_ids, scores, reasons, strict=True)}
+    events = [one.event for one in labels]
+    values = [event.value for event in events]
+    return pa.table(
+        {
+            "sample_id": pa.array([event.sample_id for event in events], pa.int64()),
+            "source_id": pa.array([str(picked[e.sample_id][0]) for e in events], pa.string()),
+            "label": pa.array([float(v) for v in values] if kind == "number" else values),
+            "round": pa.array([one.round for one in labels], pa.int64()),
+            "annotator": pa.array([event.annotator for event in events], pa.string()),
+            "cost": pa.array([event.cost_minor for event in events], pa.int64()),
+            "score": pa.array([picked[e.sample_id][1] for e in events], pa.float64()),
+            "reason": pa.array([picked[e.sample_id][2] for e in events], pa.string()),
+        }
+    )
+
+
+def label_array(values: Sequence[Label], vocabulary: Vocabulary) -> pa.Array:
+    """Gives labels as an Arrow array of the vocabulary's type."""
+    if vocabulary.kind == "number":
+        return pa.array([float(value) for value in values], pa.float64())  # type: ignore[arg-type]
+    word = pa.int64() if all(isinstance(c, int) for c in vocabulary.classes) else pa.string()
+    return pa.array(list(values), pa.list_(word) if vocabulary.kind == "multilabel" else word)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file under its final name, whole."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def sample_ids(table: pa.Table) -> Ids:
+    """Gives the (n,) ids of a table."""
+    return table.column("sample_id").to_numpy()

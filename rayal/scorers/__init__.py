@@ -1,0 +1,1 @@
+"""Per-row acquisition functions: one number a row, higher = label sooner; one method a file."""

@@ -1,0 +1,26 @@
+"""How far the oddest member of a committee is from their mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayal.keys import Keys
+from rayal.scorers.consensus_kl import divergences
+from rayal.types import Outputs, Scores
+
+
+@dataclass(frozen=True)
+class MaxDisagreement:
+    """Gives the largest KL(member || mean of all) among the members, in nats. O(N K C) time.
+
+    Shapes: draws (N, K, C) to (N,) float64 in [0, log K].
+
+    Reference: the maximum form of McCallum & Nigam, ICML 1998, under its name in modAL (Danka &
+    Horvath, arXiv:1805.00979).
+    """
+
+    needs = ("draws",)
+
+    def score(self, outputs: Outputs, keys: Keys) -> Scores:
+        """Gives (N,) float64, never negative."""
+        return divergences(outputs.draws).amax(dim=1)

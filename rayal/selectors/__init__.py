@@ -1,0 +1,1 @@
+"""Batch choice among candidates: questions to slices, and what the driver does with the answers."""

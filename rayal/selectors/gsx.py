@@ -1,0 +1,41 @@
+"""Greedy sampling for regression, on the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rayal.keys import Keys
+from rayal.selectors.farthest import farthest_first
+from rayal.selectors.grid import Grid
+from rayal.types import Candidates, Needs, Picks
+
+
+@dataclass(frozen=True)
+class GSx:
+    """Picks the row with the largest distance to its nearest known row. O((L + B) M D) time.
+
+    d_n = min over m of |x_n - x_m|, x the `feature`; m runs over labelled, pending and picked rows.
+    Without labelled rows the first pick is the candidate nearest to the mean, the one difference
+    from k-center. Ties go to the smallest id. The deciding key is d_n.
+
+    Raises:
+        ScoringError: the feature holds NaN or infinite numbers.
+
+    Reference: Wu, Lin & Huang, Active Learning for Regression Using Greedy Sampling, Information
+    Sciences 474, 2019 (GSx; after Yu & Kim, Passive Sampling for Regression, ICDM 2010).
+    """
+
+    feature: str = "embeds"
+
+    @property
+    def needs(self) -> Needs:
+        """The feature whose distances count."""
+        return (self.feature,)
+
+    def select(
+        self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
+    ) -> Picks:
+        """Gives min(budget, M) picks in the order picked."""
+        grids = (Grid(self.feature),)
+        what = "distance to the nearest labelled or picked input is"
+        return farthest_first(candidates, labelled, budget, grids, "nearest", what)

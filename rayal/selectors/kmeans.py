@@ -1,0 +1,80 @@
+"""The most typical row of every cluster that has no label yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rayal.keys import Keys
+from rayal.neighbors import train_kmeans
+from rayal.selectors.grid import Grid, fit
+from rayal.selectors.picked import Picked, to_picks
+from rayal.selectors.sample import keyed_sample
+from rayal.selectors.turns import take_turns
+from rayal.types import Candidates, Needs, Picks
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """Picks the row nearest to each centroid, the largest uncovered clusters first. O(M K D) time.
+
+    There are as many clusters as picks and labelled or pending rows, so that enough of them are
+    uncovered; a cluster with t such rows has had t turns. Where clusters are fewer (a bound, or
+    equal rows) they go on with their second nearest row, and so on. Ties go to the smallest id,
+    ties of size to the lowest cluster. The deciding key is the distance to the centroid.
+
+    Departures: every row weighs the same; centroids are trained on a keyed sample of at most 64
+    rows a cluster, labelled rows among them, and there are at most `max_clusters`.
+
+    Raises:
+        ScoringError: the feature holds NaN or infinite numbers.
+        ConfigError: faiss is not installed.
+
+    Reference: Zhdanov, Diverse Mini-Batch Active Learning, arXiv:1901.05954 (nearest to centroid,
+    without its weights); Hacohen, Dekel & Weinshall, Active Learning on a Budget, ICML 2022,
+    arXiv:2202.02794 (uncovered clusters, the largest first).
+    """
+
+    feature: str = "embeds"
+    max_clusters: int = 4_096
+    sample_per_cluster: int = 64
+    num_iterations: int = 10
+
+    @property
+    def needs(self) -> Needs:
+        """The feature that is clustered."""
+        return (self.feature,)
+
+    def select(
+        self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
+    ) -> Picks:
+        """Gives min(budget, M) picks in the order picked."""
+        budget = min(budget, candidates.num_rows)
+        if budget < 1:
+            return to_picks([])
+        (grid,) = fit((Grid(self.feature),), candidates, labelled)
+        num_clusters = min(budget + labelled.num_rows, self.max_clusters)
+        num_sampled = num_clusters * self.sample_per_cluster
+        sides, stream = (candidates, labelled), keys.stream("kmeans sample")
+        sample_MD = keyed_sample(sides, self.feature, num_sampled, stream, first_step=1)
+        seed = keys.stream("kmeans").seed()
+        centroids_KD = train_kmeans(sample_MD, num_clusters, seed, self.num_iterations)
+        turns = take_turns(
+            candidates,
+            labelled,
+            budget,
+            grid,
+            grid.place(centroids_KD),
+            by_score=False,
+            smallest_first=False,
+            first_step=3,
+        )
+        picked = []
+        for rank, turn in enumerate(turns, start=1):
+            distance = math.sqrt(-turn.value) / grid.scale
+            reason = (
+                f"rank {rank}: {distance:.6g} from the centroid of cluster {turn.cluster} "
+                f"({turn.num_rows} candidates), turn {turn.turn + 1}"
+            )
+            picked.append(Picked(turn.sample_id, turn.score, distance, reason))
+        return to_picks(picked)
