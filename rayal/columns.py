@@ -51,7 +51,9 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # zero chunks stay chunked
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+            column = (
+                pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+            )
     if is_vector(field):
         dtype, width = vector_shape(field)
         buffer = column.buffers()[1]
@@ -59,6 +61,11 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
         start = column.offset * width
         return flat[start : start + len(column) * width].reshape(len(column), width)
     if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        if column.null_count:
+            raise PoolError(
+                f"column '{name}' has {column.null_count} nulls in {len(column)} rows; fill them in "
+                "at the source, or leave the column out"
+            )
         return column.to_numpy(zero_copy_only=False)
     raise PoolError(
         f"column '{name}' is {field.type}, expected numbers or a vector column; "

@@ -51,7 +51,16 @@ from rayal.types import (
 )
 
 # Cannot change an answer, so they may differ when a run goes on. Everything else may not.
-MAY_CHANGE = ("engine.", "poll_s", "poll_for_s", "report.", "run_dir", "pool.path", "source", "ledger_url")
+MAY_CHANGE = (
+    "engine.",
+    "poll_s",
+    "poll_for_s",
+    "report.",
+    "run_dir",
+    "pool.path",
+    "source",
+    "ledger_url",
+)
 MAY_GROW = ("num_rounds", "stopping.num_labels", "stopping.amount_minor", "stopping.hours")
 
 
@@ -189,7 +198,10 @@ class Loop:
             pass_id=name,
         )
         Path(scoring.folder).mkdir(parents=True, exist_ok=True)
-        with self.clock("score"), self.progress.phase(f"round {t} score", self.pool.num_rows) as bar:
+        with (
+            self.clock("score"),
+            self.progress.phase(f"round {t} score", self.pool.num_rows) as bar,
+        ):
             done = self.engine.score(scoring, bar)
         self._check_rejected(done.tallies)
         with self.clock("select"):
@@ -371,7 +383,9 @@ class Loop:
                 )
         check = getattr(self.stopping, "check", None)
         if check is not None:
-            has_labels = any(self.pool.test_labels(s) is not None for s in self.pool.test_shards[:1])
+            has_labels = any(
+                self.pool.test_labels(s) is not None for s in self.pool.test_shards[:1]
+            )
             check(has_labels)
 
     def _check_rejected(self, tallies: Tallies) -> None:

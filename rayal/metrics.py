@@ -1,8 +1,8 @@
 """Test metrics from tallies, and what a learning curve says.
 
 Shards give small sums, which are added in shard order. One class a sample: a confusion matrix
-(C, C) int64, true classes in rows. Multi-label: (C, 3) int64 true positives, false positives and false
-negatives. A number: (4,) float64 [rows, sum of y, sum of y^2, sum of squared errors].
+(C, C) int64, true classes in rows. Multi-label: (C, 3) int64 true positives, false positives and
+false negatives. A number: (4,) float64 [rows, sum of y, sum of y^2, sum of squared errors].
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rayal.types import Float64s, Kind, TestResult
 METRICS: dict[Kind, tuple[str, ...]] = {  # the first of each is the default
     "class": ("accuracy", "macro_f1", "micro_f1"),
     "multilabel": ("micro_f1", "macro_f1"),
-    "number": ("mse", "rmse", "r2"),
+    "number": ("rmse", "mse", "r2"),
 }
 _LOWER_IS_BETTER = ("mse", "rmse")
 

@@ -43,7 +43,7 @@ def order_key(scores: Float64s) -> Keys64s:
 
 
 class Cut(NamedTuple):
-    """A threshold: inside are rows of a higher key, and of the same key with ids up to `last_id`."""
+    """A threshold: inside are rows of a higher key, or of the same key with ids up to `last_id`."""
 
     key: int
     last_id: int

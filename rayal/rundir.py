@@ -169,7 +169,9 @@ def export_table(
     for batch in batches.values():
         rows = run_dir.read(batch)
         ids = rows.column("sample_id").to_pylist()
-        source_ids = rows.column("source_id").to_pylist() if "source_id" in rows.schema.names else ids
+        source_ids = (
+            rows.column("source_id").to_pylist() if "source_id" in rows.schema.names else ids
+        )
         scores, reasons = (rows.column(name).to_pylist() for name in ("score", "reason"))
         picked |= {i: rest for i, *rest in zip(ids, source_ids, scores, reasons, strict=True)}
     events = [one.event for one in labels]

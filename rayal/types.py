@@ -257,7 +257,9 @@ class Vocabulary:
             numbers = np.asarray([_number(label) for label in labels], np.float64)
             if not np.isfinite(numbers).all():
                 at = int(np.flatnonzero(~np.isfinite(numbers))[0])
-                raise LabelError(f"label {labels[at]!r} is not a finite number; correct it at its source")
+                raise LabelError(
+                    f"label {labels[at]!r} is not a finite number; correct it at its source"
+                )
             return numbers
         place = {name: index for index, name in enumerate(self.classes)}
         if self.kind == "class":

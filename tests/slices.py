@@ -23,7 +23,7 @@ class Slices:
 
     def each(self, ask: Callable[..., Any], step: int, *args: Any) -> list[Any]:
         assert ask.__qualname__ == ask.__name__, "asks are module-level functions"
-        assert step == 0 or step > self.steps[-1], "steps count up"
+        assert step == 0 or step > (self.steps or [0])[-1], "steps count up"
         self.steps.append(step)
         return [ask(part, step, *args) for part in self.parts]
 

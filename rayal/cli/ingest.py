@@ -17,7 +17,9 @@ def main(arguments: Sequence[str]) -> int:
         help="a Parquet, CSV or JSONL file, a folder or glob of them, a URI, or recipe:NAME",
     )
     parser.add_argument("pool_dir", help="the folder to make")
-    parser.add_argument("--id-column", help="an int64 column becomes sample_id, any other source_id")
+    parser.add_argument(
+        "--id-column", help="an int64 column becomes sample_id, any other source_id"
+    )
     parser.add_argument("--label-column", help="kept apart: only an oracle and the test see it")
     parser.add_argument("--test-share", type=float, default=0.1, help="default 0.1")
     parser.add_argument("--kind", choices=("class", "multilabel", "number"), help="of the label")
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     labels = "no labels"
     if vocabulary is not None:
         labels = f"{len(vocabulary.classes)} classes" if vocabulary.classes else "numbers as labels"
+    if pool.manifest.num_null_labels:
+        labels += f", {pool.manifest.num_null_labels:,} rows without a label"
     print(
         f"{words.pool_dir}: {pool.num_rows:,} rows in {len(pool.shards)} shards, "
         f"{pool.num_test_rows:,} test rows, {labels}"

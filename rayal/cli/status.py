@@ -36,7 +36,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _lines(stands: dict[str, Any]) -> list[str]:
     spend = stands["spend"]
-    cost = f", {spend['amount_minor'] / 100:.2f} {spend['currency']}" if spend["amount_minor"] else ""
+    cost = (
+        f", {spend['amount_minor'] / 100:.2f} {spend['currency']}" if spend["amount_minor"] else ""
+    )
     lines = [f"{stands['state']}; {spend['labels']} labels{cost}"]
     if stands["waiting_for"]:
         lines.append(f"waiting for {stands['waiting_for']}")

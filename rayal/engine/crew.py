@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,6 +38,9 @@ class _Carrier:
 
     def ready(self) -> bool:
         return True
+
+    def pid(self) -> int:
+        return os.getpid()
 
     def score(self, shard: Shard, scoring: Scoring, cut: Cut | None) -> ShardReport:
         return self.worker.score(shard, scoring, cut)
@@ -254,9 +259,14 @@ def _explained(error: RayTaskError) -> RayalError:
     cause = error.cause
     if isinstance(cause, RayalError):
         return cause
-    if isinstance(cause, ModuleNotFoundError):
-        return _not_importable(str(cause))
+    if missing := _missing_module(str(cause)):
+        return _not_importable(missing)
     return ScoringError(f"a worker failed: {type(cause).__name__}: {cause}")
+
+
+def _missing_module(text: str) -> str:
+    found = re.search(r"No module named '[^']+'", text)
+    return found.group() if found else ""
 
 
 def _not_importable(message: str) -> ConfigError:
@@ -268,9 +278,8 @@ def _not_importable(message: str) -> ConfigError:
 
 def _not_started(error: RayActorError) -> RayalError:
     text = str(error)
-    if "ModuleNotFoundError" in text or "No module named" in text:
-        line = next(line for line in text.splitlines() if "No module named" in line)
-        return _not_importable(line.strip())
+    if missing := _missing_module(text):
+        return _not_importable(missing)
     return ScoringError(f"a worker could not start: {text.strip().splitlines()[-1]}")
 
 

@@ -114,7 +114,11 @@ class SliceSpec:
 
 
 def plan_slices(
-    counts: Sequence[int], folder: str, part: Part, cut: Cut | None, rows_per_slice: int = ROWS_PER_SLICE
+    counts: Sequence[int],
+    folder: str,
+    part: Part,
+    cut: Cut | None,
+    rows_per_slice: int = ROWS_PER_SLICE,
 ) -> list[SliceSpec]:
     """Gives slices of consecutive shards with about `rows_per_slice` rows each.
 

@@ -148,7 +148,9 @@ class Worker:
                 known = np.asarray([label is not None for label in some])
                 if outputs.rejected is not None:
                     known &= ~outputs.rejected.cpu().numpy()
-                truth = vocabulary.encode([x for x, ok in zip(some, known, strict=True) if ok and x is not None])
+                truth = vocabulary.encode(
+                    [x for x, ok in zip(some, known, strict=True) if ok and x is not None]
+                )
                 said = outputs[needs[0]].cpu().numpy()[known]
                 if not np.isfinite(said).all():
                     raise ScoringError(

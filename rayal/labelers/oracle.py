@@ -145,10 +145,13 @@ class Oracle:
             ready = self._ready(placed)
             ids = np.asarray(ready["ids"], np.int64)
             turn_M = np.lexsort((ids, self._keys.stream("oracle order").uniform(ids)))
+            erased = set(placed.get("erased", ()))
             start = given.get(ack.key, 0)
             stop = start + math.ceil(self.partial_share * max(len(ids) - start, 0))
+            # A part of erased rows alone would look like the end.
+            while stop < len(ids) and erased.issuperset(ids[turn_M[start:stop]].tolist()):
+                stop += 1
             at = datetime.fromtimestamp(placed["submitted_at"] + self.latency_s, UTC).isoformat()
-            erased = set(placed.get("erased", ()))
             for place in turn_M[start:stop].tolist():
                 if ready["ids"][place] in erased:
                     continue
@@ -196,7 +199,7 @@ class Oracle:
         if len(missing):
             raise LabelError(
                 f"chunk {key}: the pool has no label for {len(missing)} of {len(ids)} samples "
-                f"(first sample_id {ids[missing[0]]}); the oracle can only reveal what was ingested "
+                f"(first sample_id {ids[missing[0]]}); the oracle only reveals what was ingested "
                 "with --label-column: use labeler=file_drop"
             )
         plain = [_plain(label) for label in labels]

@@ -123,9 +123,10 @@ def _load_member(model: Model, description: Description, path: Path) -> nn.Modul
         ) from None
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise RayalError(
-            f"{path} is damaged or holds more than tensors ({str(error).splitlines()[0]}); "
-            "train it again"
+            f"{path} is damaged or holds more than tensors ({_first_line(error)}); train it again"
         ) from error
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise RayalError(f"{path} is damaged or holds more than tensors; train it again")
     module = model.build(description.num_outputs, description.num_inputs)
     check_state(module, state, path)
     module.load_state_dict(state)
@@ -149,6 +150,10 @@ def check_state(module: nn.Module, state: Mapping[str, Any], where: Path) -> Non
                 f"the configured {type(module).__name__}; configure the model that wrote it, or "
                 "start without it"
             )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _shape(tensor: torch.Tensor) -> str:

@@ -15,7 +15,7 @@ def open_pool(
     recipe: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
-    test_share: float | None = None,
+    test_share: float = 0.1,
 ) -> Pool:
     """Gives the pool at `path`; where there is none, it is made of the source or the recipe.
 
@@ -30,5 +30,10 @@ def open_pool(
         origin = f"recipe:{recipe}" if source is None else f"recipe:{recipe}:{source}"
     if origin is None or (place / NAME).exists():
         return Pool.open(str(place))
-    more = {} if test_share is None else {"test_share": test_share}
-    return ingest(origin, str(place), id_column=id_column, label_column=label_column, **more)
+    return ingest(
+        origin,
+        str(place),
+        id_column=id_column,
+        label_column=label_column,
+        test_share=test_share,
+    )

@@ -5,6 +5,8 @@ Files are read in order of path, so a row's place in the source is the same on e
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,7 +54,6 @@ class Piece:
 class Files:
     """Some files of one format, in order of path."""
 
-    name: str
     filesystem: pa_fs.FileSystem
     infos: tuple[pa_fs.FileInfo, ...]
     format: str
@@ -60,8 +61,10 @@ class Files:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """Paths, sizes and times of change: what tells sources apart without reading them."""
-        files = [[info.path, info.size, info.mtime_ns] for info in self.infos]
-        return {"source": self.name, "files": files}
+        digest = hashlib.sha256()
+        for info in self.infos:
+            digest.update(f"{info.path}\x1f{info.size}\x1f{info.mtime_ns}\x1e".encode())
+        return {"files": f"{len(self.infos)} {self.format}, {digest.hexdigest()}"}
 
     @property
     def num_rows(self) -> int | None:
@@ -113,7 +116,7 @@ def find(source: str) -> Files:
                 raise PoolError(
                     f"{source} is of no known format; its name should end in {_known()}"
                 )
-            return Files(source, filesystem, (info,), _format(path) or "")
+            return Files(filesystem, (info,), _format(path) or "")
         if info.type == pa_fs.FileType.Directory:
             infos = _below(filesystem, path)
         elif any(mark in path for mark in "*?["):
@@ -133,12 +136,12 @@ def find(source: str) -> Files:
             "give a glob that takes one of them, such as '*.parquet'"
         )
     chosen = sorted((i for i in infos if _format(i.path)), key=lambda info: info.path)
-    return Files(source, filesystem, tuple(chosen), formats[0])
+    return Files(filesystem, tuple(chosen), formats[0])
 
 
 def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
     if "://" not in source:
-        return pa_fs.LocalFileSystem(), str(Path(source).expanduser().absolute())
+        return pa_fs.LocalFileSystem(), os.path.abspath(Path(source).expanduser())
     try:
         filesystem, path = pa_fs.FileSystem.from_uri(source)
         return filesystem, path

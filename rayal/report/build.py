@@ -19,7 +19,6 @@ from rayal.rundir import RunDir
 from rayal.storage import write_text
 
 NUM_PICKS = 12  # shown a round
-_MAX_CLASSES = 30
 _PREVIEW_CHARS = 80
 
 
@@ -87,8 +86,7 @@ def _round(
 
 def _shares(counts: Mapping[str, int]) -> dict[str, float]:
     total = sum(counts.values())
-    largest = sorted(counts, key=lambda name: -counts[name])[:_MAX_CLASSES]
-    return {name: counts[name] / total for name in sorted(largest)} if total else {}
+    return {name: counts[name] / total for name in sorted(counts)} if total else {}
 
 
 def _pick(row: pa.Table, labels: Mapping[int, str]) -> PickView:

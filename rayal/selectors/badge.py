@@ -159,7 +159,8 @@ def _weigh(part: Slice, step: int, shift: int) -> npt.NDArray[np.int64]:
     """Gives the sum of weights of every bucket, exactly."""
     weights = _weights(part.cache["near"], shift)[part.cache["order"]]
     below = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights)])
-    return np.diff(below[part.cache["bounds"]])
+    sums: npt.NDArray[np.int64] = np.diff(below[part.cache["bounds"]])
+    return sums
 
 
 def _rows(part: Slice, step: int, bucket: int, shift: int) -> tuple[Ids, npt.NDArray[np.int64]]:
@@ -195,6 +196,8 @@ def _row(part: Slice, grids: tuple[Grid, ...], row: int, squared_M: Float64s) ->
 
 
 def _blocks(part: Slice, grids: tuple[Grid, ...], num_centers: int) -> Iterator[tuple[int, int]]:
+    if not len(part):
+        return iter(())
     width = max(grid.rows(part, 0, 0).shape[1] for grid in grids)
     return blocks(len(part), max(width, num_centers))
 

@@ -55,7 +55,7 @@ def farthest_first(
         best = _farthest(candidates.each(cover, step, grids, centers, None))
         step += 1
     if best is None:
-        sums = candidates.each(_sum, step, grids[0])
+        sums = [total for total in candidates.each(_sum, step, grids[0]) if total is not None]
         mean_1D = np.rint(np.sum(sums, axis=0) / candidates.num_rows)
         best = _farthest(candidates.each(_from_mean, step + 1, grids, mean_1D, start))
         step += 2
@@ -103,7 +103,9 @@ def cover(
     return _best(part, grids, int(near_M.argmax()), float(near_M.max()))
 
 
-def _sum(part: Slice, step: int, grid: Grid) -> npt.NDArray[np.int64]:
+def _sum(part: Slice, step: int, grid: Grid) -> npt.NDArray[np.int64] | None:
+    if not len(part):
+        return None
     total_D = np.zeros(grid.rows(part, 0, 0).shape[1], np.int64)  # exact, in any order
     for lo, hi in blocks(len(part), len(total_D)):
         total_D += grid.rows(part, lo, hi).astype(np.int64).sum(axis=0)

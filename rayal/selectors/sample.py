@@ -18,10 +18,12 @@ def keyed_sample(
     """
     smallest = [side.each(_smallest_draws, first_step, stream, num_rows) for side in sides]
     draws = np.concatenate([answer for answers in smallest for answer in answers])
-    last = np.inf if len(draws) <= num_rows else np.partition(draws, num_rows - 1)[num_rows - 1]
+    last = np.inf
+    if sum(side.num_rows for side in sides) > num_rows:
+        last = np.partition(draws, num_rows - 1)[num_rows - 1]
     chosen = [side.each(_rows_up_to, first_step + 1, stream, last, feature) for side in sides]
-    ids = np.concatenate([answer[0] for answers in chosen for answer in answers])
-    rows = np.concatenate([answer[1] for answers in chosen for answer in answers])
+    there = [answer for answers in chosen for answer in answers if answer is not None]
+    ids, rows = (np.concatenate(column) for column in zip(*there, strict=True))
     return rows[np.argsort(ids, kind="stable")]
 
 
@@ -32,7 +34,9 @@ def _smallest_draws(part: Slice, step: int, stream: Stream, num_rows: int) -> Fl
 
 def _rows_up_to(
     part: Slice, step: int, stream: Stream, last: float, feature: str
-) -> tuple[Ids, np.ndarray]:
+) -> tuple[Ids, np.ndarray] | None:
     chosen = np.flatnonzero(stream.uniform(part.ids) <= last)
+    if not len(chosen):
+        return None
     values = part.feature(feature)[chosen].astype(np.float32)
     return part.ids[chosen], values.reshape(len(chosen), *(values.shape[1:] or (1,)))

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,9 +85,7 @@ def run_group(
         finally:
             for process in ranks:
                 process.kill()
-                process.wait()
-                if process.stdin is not None:
-                    process.stdin.close()
+                process.communicate()
         return _read(folder, 0)[1]
 
 
@@ -109,22 +108,22 @@ def _start(folder: Path, rank: int, log: Any, num_threads: int) -> subprocess.Po
 def _wait(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
-        codes = [process.poll() for process in ranks]
+        codes = [process.poll() for process in ranks]  # before the answers: a dead rank writes none
         answers = [_read(folder, rank) for rank in range(len(ranks))]
         # A rank writes its error before it lets go of the others, who then die of its absence.
         for answer in answers:
             if answer is not None and answer[0] == "error":
                 raise answer[1]
         for rank, code in enumerate(codes):
-            if code:
+            if code is not None and answers[rank] is None:
                 raise TrainingError(
                     f"rank {rank} of {len(ranks)} ended with exit code {code}{_reason(code)}; "
                     f"its last line: {_last_line(folder, rank)}"
                 )
-        if all(code == 0 for code in codes):
+        if None not in answers:
             return
         if time.monotonic() > deadline:
-            late = ", ".join(str(rank) for rank, code in enumerate(codes) if code is None)
+            late = ", ".join(str(rank) for rank, found in enumerate(answers) if found is None)
             raise TrainingError(
                 f"rank {late} of {len(ranks)} did not end within {timeout_s:g} s; its last line: "
                 f"{_last_line(folder, int(late.split(',')[0]))}; allow more time, or train less"
@@ -148,7 +147,8 @@ def _last_line(folder: Path, rank: int) -> str:
 
 def rank_main(folder_name: str, rank_text: str) -> None:
     """Runs one rank: reads the call, joins the group, leaves the answer in the folder."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    guard = threading.Thread(target=_end_with_parent, daemon=True)
+    guard.start()
     folder, rank = Path(folder_name), int(rank_text)
     call = pickle.loads((folder / "call.pkl").read_bytes())
     function, args, size, backend, num_threads, timeout_s = call
@@ -167,11 +167,17 @@ def rank_main(folder_name: str, rank_text: str) -> None:
         answer = ("answer", function(*args, Rank(rank, size, device)))
     except RayalError as error:
         answer = ("error", error)
+    except Exception:
+        traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # the exception stays the log's last line
     temporary = folder / f".tmp-{rank}"
     temporary.write_bytes(pickle.dumps(answer))
     temporary.rename(folder / f"rank-{rank}.pkl")
-    if answer[0] == "answer":
-        distributed.destroy_process_group()
+    # The caller ends all ranks when all have answered: a rank that leaves by itself can break the
+    # last exchange of the others, and torch's threads can abort an interpreter that exits.
+    guard.join()
 
 
 def _end_with_parent() -> None:

@@ -17,8 +17,12 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from rayal.cli.config import SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -60,20 +64,17 @@ def _nodes(tree: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _problems(
-    tree: Any,
-    where: str,
-    extra: frozenset[str] = frozenset(),
-    from_groups: frozenset[str] = frozenset(),
+    tree: Any, where: str, no_arguments: frozenset[str] = frozenset(), is_whole: bool = True
 ) -> list[str]:
     """Gives what does not bind in a configuration, a sentence each.
 
-    `extra` are top-level keys that are no arguments; `from_groups` are arguments of the top-level
-    node that other files give.
+    `no_arguments` are top-level keys that the top-level node does not take; a tree that is not
+    whole gets the arguments that are missing from other files.
     """
     found: list[str] = []
     for place, node in _nodes(tree, where):
         target = node["_target_"]
-        if not isinstance(target, str) or "${" in target:
+        if "${" in target:
             continue
         try:
             called = _resolve(target)
@@ -83,16 +84,14 @@ def _problems(
         if not callable(called):
             found.append(f"{place}: {target} cannot be called")
             continue
-        is_top = place == where
-        given = {key for key in node if key not in _HYDRA_KEYS}
-        given |= from_groups if is_top else frozenset()
-        given -= extra if is_top else frozenset()
-        arguments = node.get("_args_", [])
+        left_out = no_arguments if place == where else frozenset()
+        given = [key for key in node if key not in _HYDRA_KEYS and key not in left_out]
         signature = inspect.signature(called)
-        # A partial gets the rest later; so does a node whose keys come from its group's other files.
-        bind = signature.bind_partial if node.get("_partial_") is True else signature.bind
+        later = node.get("_partial_") is True or not is_whole
         try:
-            bind(*arguments, **dict.fromkeys(given))
+            (signature.bind_partial if later else signature.bind)(
+                *node.get("_args_", []), **dict.fromkeys(given)
+            )
         except TypeError as error:
             takes = ", ".join(signature.parameters)
             found.append(f"{place}: {target} does not bind: {error} (it takes: {takes})")
@@ -103,32 +102,34 @@ def _conf_files() -> list[Path]:
     return sorted(CONF.rglob("*.yaml"))
 
 
-def _group_keys(config: dict[str, Any]) -> frozenset[str]:
-    """Gives the top-level keys that the defaults list fills in: `strategy@cold_start` is cold_start."""
-    keys = set()
-    for entry in config.get("defaults", []):
-        for name in entry if isinstance(entry, dict) else ():
-            if not name.startswith("override ") and name != "experiment":
-                keys.add(name.rsplit("@", 1)[-1].rsplit("/", 1)[-1])
-    return frozenset(keys)
+def _choices() -> list[str]:
+    """Gives one override for every file of every group."""
+    return [
+        f"{path.parent.relative_to(CONF)}={path.stem}"
+        for path in _conf_files()
+        if path.parent != CONF
+    ]
 
 
 def test_there_is_a_configuration() -> None:
     assert (CONF / "config.yaml").is_file()
-    assert len(_conf_files()) > 10
+    assert {"strategy=margin", "engine=ray", "experiment=embeddings"} <= set(_choices())
 
 
 @pytest.mark.parametrize("path", _conf_files(), ids=lambda path: str(path.relative_to(CONF)))
 def test_every_node_binds_to_its_constructor(path: Path) -> None:
+    where = path.relative_to(CONF)
     tree = yaml.safe_load(path.read_text()) or {}
-    where = str(path.relative_to(CONF))
-    if path == CONF / "config.yaml":
-        from rayal.cli.config import SHARED
+    is_part = len(where.parts) > 1 and where.parts[0] != "experiment"
+    no_arguments = frozenset({"defaults"} if is_part else {"defaults", "hydra", *SHARED})
+    assert _problems(tree, str(where), no_arguments, is_whole=is_part) == []
 
-        extra = frozenset({"defaults", "hydra", *SHARED})
-        assert _problems(tree, where, extra, _group_keys(tree)) == []
-    else:
-        assert _problems(tree, where, frozenset({"defaults"})) == []
+
+@pytest.mark.parametrize("choice", _choices())
+def test_every_choice_composes_into_a_tree_that_binds(choice: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        tree = OmegaConf.to_container(compose("config", overrides=[choice]), resolve=False)
+    assert _problems(tree, "config", frozenset(SHARED)) == []
 
 
 class _Part:
@@ -204,7 +205,8 @@ def test_every_package_folder_says_what_it_is() -> None:
 def test_importing_rayal_is_cheap() -> None:
     program = (
         "import sys, rayal, rayal.types, rayal.errors, rayal.keys, rayal.storage, rayal.progress\n"
-        "print(sorted({'ray', 'torch', 'faiss', 'hydra', 'omegaconf', 'pyarrow'} & set(sys.modules)))"
+        "heavy = {'ray', 'torch', 'faiss', 'hydra', 'omegaconf', 'pyarrow'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

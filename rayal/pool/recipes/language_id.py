@@ -1,8 +1,8 @@
 """6,644,757 words of 21 languages: the word is the sample, its language the label.
 
-The "large" lists of wordfreq (Speer 2022, doi:10.5281/zenodo.7199437; data CC-BY-SA-4.0). A word
-of several lists is of the language in which it ranks highest; of equal ranks, the alphabetically
-first.
+The "large" lists of wordfreq (Speer 2022, doi:10.5281/zenodo.7199437; data CC-BY-SA-4.0), whose
+words come in classes of frequency, a hundredth of a bel wide. A word of several lists is of the
+language in which it is most frequent; where it is equally frequent, of the alphabetically first.
 """
 
 from __future__ import annotations
@@ -45,46 +45,47 @@ def read(source: str | None) -> Iterator[pa.RecordBatch]:
     """
     place = from_pip("wordfreq==3.1.1", _WHEEL, _SHA256, "language_id", source)
     with zipfile.ZipFile(place) as wheel:
-        lists = {
+        names = {
             name.removeprefix(_FOLDER).split(".")[0]: name
             for name in wheel.namelist()
             if name.startswith(_FOLDER)
         }
-        ranked = {language: _words(wheel.read(lists[language])) for language in sorted(lists)}
-    yield from mixed(ranked)
+        lists = {language: _words(wheel.read(names[language])) for language in sorted(names)}
+    yield from mixed(lists)
 
 
-def mixed(ranked: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
-    """Gives every word of some lists (most frequent first) once, in an order that mixes them."""
-    languages = list(ranked)
-    lengths = [len(words) for words in ranked.values()]
-    coded = pa.concat_arrays(list(ranked.values())).dictionary_encode()
-    ranked.clear()
+def mixed(lists: dict[str, list[pa.Array]]) -> Iterator[pa.RecordBatch]:
+    """Gives every word of some lists once, in an order that mixes them; `lists` is emptied.
+
+    A list is its words by class of frequency, most frequent first.
+    """
+    names = pa.array(list(lists), pa.string())
+    sizes = [np.asarray([len(words) for words in bins]) for bins in lists.values()]
+    coded = pa.concat_arrays([words for bins in lists.values() for words in bins])
+    lists.clear()
+    coded = coded.dictionary_encode()
     codes = coded.indices.to_numpy()
     best_rank = np.full(len(coded.dictionary), np.iinfo(np.int32).max, np.int32)
     language_of = np.zeros(len(best_rank), np.int8)
     start = 0
-    for index, length in enumerate(lengths):
+    for index, size in enumerate(sizes):
         # Each list holds a word once, so an assignment by index meets no code twice.
-        mine, rank = codes[start : start + length], np.arange(length, dtype=np.int32)
+        mine = codes[start : start + size.sum()]
+        rank = np.repeat(np.arange(len(size), dtype=np.int32), size)
         better = rank < best_rank[mine]
         best_rank[mine[better]] = rank[better]
         language_of[mine[better]] = index
-        start += length
+        start += len(mine)
     order = np.argsort(hash_u64(salt("language_id"), np.arange(len(best_rank))), kind="stable")
-    names = pa.array(languages, pa.string())
     for lo in range(0, len(order), _BATCH_ROWS):
         places = order[lo : lo + _BATCH_ROWS]
+        words, languages = coded.dictionary.take(pa.array(places)), language_of[places]
         yield pa.record_batch(
-            [
-                coded.dictionary.take(pa.array(places)),
-                names.take(pa.array(language_of[places])),
-            ],
-            names=["word", LABEL_COLUMN],
+            [words, names.take(pa.array(languages))], names=["word", LABEL_COLUMN]
         )
 
 
-def _words(packed: bytes) -> pa.Array:
+def _words(packed: bytes) -> list[pa.Array]:
     try:
         import msgpack
     except ImportError:
@@ -92,4 +93,4 @@ def _words(packed: bytes) -> pa.Array:
             "recipe language_id needs msgpack to read its lists; pip install 'rayal[recipes]'"
         ) from None
     bins = msgpack.unpackb(gzip.decompress(packed), raw=False)[1:]
-    return pa.array([word for words in bins for word in words], pa.string())
+    return [pa.array(words, pa.string()) for words in bins]

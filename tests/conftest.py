@@ -1,0 +1,58 @@
+"""Small pools that every test may read, and one small Ray a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from passes import Stage
+from runs import write_embeddings, write_sums
+
+from rayal.engine.launch import prepare_environment
+from rayal.pool import Pool, ingest
+
+FAULTS = str(Path(__file__).parent / "faults")
+prepare_environment("local")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def class_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """1,000 rows of 8 features and four classes, in five shards."""
+    folder = tmp_path_factory.mktemp("class")
+    source = write_embeddings(folder / "rows.parquet", 1000)
+    return ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=200)
+
+
+@pytest.fixture(scope="session")
+def number_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """800 rows of ten features whose sum is the label, in four shards."""
+    folder = tmp_path_factory.mktemp("number")
+    source = write_sums(folder / "rows.parquet", 800)
+    return ingest(str(source), str(folder / "pool"), label_column="y", rows_per_shard=200)
+
+
+@pytest.fixture(scope="session")
+def small_ray():
+    """One Ray of six logical CPUs for the session, shut down by its own handle."""
+    import ray
+
+    from rayal.engine import launch
+
+    started = launch.start("local", 6, 0, object_store_gib=0.25, py_modules=(FAULTS,))
+    yield ray
+    launch.stop(started)
+
+
+@pytest.fixture(scope="session")
+def class_stage(class_pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Classes: an ensemble of three, 30 rows taken."""
+    return Stage.build(class_pool, tmp_path_factory.mktemp("class-stage"))
+
+
+@pytest.fixture(scope="session")
+def number_stage(number_pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Numbers: an ensemble of three, 30 rows taken."""
+    folder = tmp_path_factory.mktemp("number-stage")
+    return Stage.build(number_pool, folder, "model.kind=number", "model.transform.column=features")

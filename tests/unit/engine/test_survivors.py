@@ -1,0 +1,112 @@
+"""Survivors files, slices and the taken rows."""
+
+import numpy as np
+import pytest
+
+from rayal.engine import survivors
+from rayal.engine.scoring import PassState, ShardReport, Tallies
+from rayal.engine.survivors import Rows, SliceSpec, Taken, plan_slices
+from rayal.errors import ScoringError
+from rayal.ranking import Cut, best_rows, inside, order_key, sketch
+
+
+def _rows(num_rows: int, seed: int) -> Rows:
+    rng = np.random.default_rng(seed)
+    ids = np.sort(rng.choice(10_000, num_rows, replace=False)).astype(np.int64)
+    features = {
+        "embeds": rng.normal(size=(num_rows, 3)).astype(np.float32),
+        "draws": rng.normal(size=(num_rows, 2, 4)).astype(np.float32),
+    }
+    return Rows(ids, rng.integers(0, 5, num_rows) / 4.0, features)
+
+
+def _report(shard: int, rows: Rows, labelled: Rows) -> ShardReport:
+    found = sketch(rows.scores, rows.ids, 10)
+    return ShardReport(shard, 50, 48, len(rows.ids), len(labelled.ids), found, (1, 2), 1, (7,))
+
+
+def test_a_file_gives_back_what_was_written(tmp_path):
+    rows, labelled = _rows(20, 0), _rows(3, 1)
+    more = {
+        **labelled.features,
+        "label": np.array([0.0, 1.0, np.nan]),
+        "pending": np.array([0, 0, 1], bool),
+    }
+    labelled = Rows(labelled.ids, labelled.scores, more)
+    survivors.write(str(tmp_path), _report(4, rows, labelled), rows, labelled)
+    for part, expected in (("candidates", rows), ("labelled", labelled)):
+        got = SliceSpec(0, str(tmp_path), (4,), part, None).load()
+        np.testing.assert_array_equal(got.ids, expected.ids)
+        np.testing.assert_array_equal(got.scores, expected.scores)
+        for name, array in expected.features.items():
+            np.testing.assert_array_equal(got.feature(name), array)
+            assert got.feature(name).shape == array.shape
+    report = survivors.read_report(str(tmp_path), 4)
+    assert report is not None
+    assert (report.num_scored, report.rejected, report.class_counts) == (48, (7,), (1, 2))
+    np.testing.assert_array_equal(report.sketch.ids, _report(4, rows, labelled).sketch.ids)
+    assert survivors.read_report(str(tmp_path), 5) is None
+
+
+def test_a_slice_holds_the_rows_inside_the_cut_with_ascending_ids(tmp_path):
+    parts = [_rows(20, seed) for seed in (2, 3)]
+    for shard, rows in enumerate(parts):
+        survivors.write(str(tmp_path), _report(shard, rows, _rows(1, 9)), rows, _rows(1, 9))
+    cut = Cut(int(order_key(np.array([0.5]))[0]), 5_000)
+    got = SliceSpec(0, str(tmp_path), (0, 1), "candidates", cut).load()
+    ids = np.concatenate([rows.ids[inside(rows.scores, rows.ids, cut)] for rows in parts])
+    np.testing.assert_array_equal(got.ids, np.sort(ids))
+    assert (got.scores >= 0.5).all()
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    survivors.path_of(str(tmp_path), 0).write_bytes(b"nothing")
+    with pytest.raises(ScoringError, match=r"survivors of shard 0 cannot be read .* made anew"):
+        SliceSpec(0, str(tmp_path), (0,), "candidates", None).load()
+
+
+def test_slices_follow_row_counts_and_skip_empty_shards():
+    specs = plan_slices([3, 0, 4, 10, 0, 2], "f", "candidates", None, rows_per_slice=6)
+    assert [spec.shards for spec in specs] == [(0, 2), (3,), (5,)]
+    assert [spec.key for spec in specs] == [0, 1, 2]
+    assert [s.shards for s in plan_slices([5, 0], "f", "candidates", None, 100)] == [(0,)]
+    assert plan_slices([0, 0], "f", "candidates", None) == []
+
+
+def test_taken_rows_are_found_by_id(tmp_path):
+    taken = Taken(
+        np.array([3, 8, 20]), np.array([1.0, np.nan, 0.0]), np.array([False, True, False])
+    )
+    survivors.write_taken(tmp_path / "taken.arrow", taken)
+    got = survivors.read_taken(str(tmp_path / "taken.arrow"))
+    assert got.find(np.array([8, 4, 20, 99, -1])).tolist() == [1, -1, 2, -1, -1]
+    np.testing.assert_array_equal(got.labels, taken.labels)
+    assert got.pending.tolist() == [False, True, False]
+    nothing = Taken(np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
+    survivors.write_taken(tmp_path / "none.arrow", nothing)
+    assert survivors.read_taken(str(tmp_path / "none.arrow")).find(np.array([1])).tolist() == [-1]
+
+
+def test_a_threshold_on_the_way_never_drops_a_row_of_the_top(tmp_path):
+    rng = np.random.default_rng(5)
+    ids = rng.permutation(4_000)
+    scores = rng.integers(0, 7, 4_000) / 6.0  # ties everywhere
+    best = set(ids[best_rows(scores, ids, 300)].tolist())
+    state = PassState(300)
+    for shard in range(20):
+        at = slice(shard * 200, shard * 200 + 200)
+        cut = state.cut()
+        kept = np.ones(200, bool) if cut is None else inside(scores[at], ids[at], cut)
+        assert best & set(ids[at].tolist()) <= set(ids[at][kept].tolist())
+        part = sketch(scores[at][kept], ids[at][kept], 300)
+        state.record(ShardReport(shard, 200, 200, int(kept.sum()), 0, part))
+    assert state.cut() is not None
+
+
+def test_a_shard_that_was_done_twice_counts_once():
+    state = PassState(10)
+    report = ShardReport(0, 5, 5, 5, 0, sketch(np.arange(5.0), np.arange(5), 10), (2, 3))
+    state.record(report)
+    state.record(report)
+    assert state.cut() is None  # five rows are known, not ten
+    assert Tallies.of(state.reports.values()) == Tallies(5, 5, (2, 3))

@@ -1,0 +1,57 @@
+import pickle
+
+import numpy as np
+import pytest
+from slices import Slices, cut, labelled
+
+from rayal.keys import Keys
+from rayal.selectors.badge import Badge
+from rayal.selectors.cluster_margin import ClusterMargin
+from rayal.selectors.gsx import GSx
+from rayal.selectors.gsy import GSy
+from rayal.selectors.igs import IGS
+from rayal.selectors.k_center import KCenter
+from rayal.selectors.kmeans import KMeans
+from rayal.selectors.top_k import TopK
+from rayal.types import Slice
+
+EVERY = [TopK(), KCenter(), Badge(), ClusterMargin(), KMeans(), GSx(), GSy(), IGS()]
+
+
+class Losing(Slices):
+    """Slices whose workers die: every third question finds an empty cache, and is asked again from
+    the start. Questions travel pickled, and each is asked twice (an answer was lost)."""
+
+    def each(self, ask, step, *args):
+        self.journal = [] if step == 0 else self.journal
+        self.journal.append(pickle.dumps((ask, step, args)))
+        answers = []
+        for key, part in enumerate(self.parts):
+            if (step + key) % 3 == 0:
+                part = Slice(part.key, part.ids, part.scores, part.features)
+                self.parts[key] = part
+                for question in self.journal[:-1]:
+                    again, then, what = pickle.loads(question)
+                    again(part, then, *what)
+            again, then, what = pickle.loads(self.journal[-1])
+            again(part, then, *what)
+            answers.append(again(part, then, *what))
+        return answers
+
+
+@pytest.mark.parametrize("selector", EVERY, ids=repr)
+@pytest.mark.parametrize("num_known", [0, 8])
+def test_lost_and_repeated_questions_change_nothing(selector, num_known):
+    rng = np.random.default_rng(num_known)
+    features = {
+        "embeds": rng.standard_normal((100, 4)).astype(np.float32),
+        "probs": rng.dirichlet(np.ones(3), 100).astype(np.float32),
+        "preds": rng.standard_normal((100, 1)).astype(np.float32),
+    }
+    known = {name: rows[:num_known] for name, rows in features.items()}
+    rows = cut(np.arange(100), rng.random(100), features, 4)
+    before = labelled(np.arange(200, 200 + num_known), known, np.ones(num_known))
+    steady = selector.select(rows, before, 15, Keys(2, 1))
+    shaken = selector.select(Losing(rows.parts), Losing(before.parts), 15, Keys(2, 1))
+    assert (shaken.ids == steady.ids).all()
+    assert shaken.keys.tobytes() == steady.keys.tobytes()
