@@ -1,7 +1,8 @@
 """Columns of a pool as arrays, without a copy where Arrow allows it.
 
-A fixed-width vector is stored as fixed_size_binary with its dtype and width in the field's metadata:
-one core reads 44 million rows of 64 int8 a second that way, 1.9 million as fixed_size_list (measured).
+A fixed-width vector is stored as fixed_size_binary with its dtype and width in the field's
+metadata: one core reads 44 million rows of 64 int8 a second that way, 1.9 million as
+fixed_size_list (measured).
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
         if column.null_count:
             raise PoolError(
-                f"column '{name}' has {column.null_count} nulls in {len(column)} rows; fill them in "
-                "at the source, or leave the column out"
+                f"column '{name}' has {column.null_count} nulls in {len(column)} rows; fill them "
+                "in at the source, or leave the column out"
             )
         return column.to_numpy(zero_copy_only=False)
     raise PoolError(

@@ -18,7 +18,7 @@ def agree(values: Sequence[Label], kind: Kind) -> Label:
     if len(values) == 1:
         return values[0]
     if kind == "number":
-        numbers: list[Any] = sorted(values)  # type: ignore[type-var]
+        numbers: list[Any] = sorted(values)
         return float(sum(numbers)) / len(numbers)
     if kind == "class":
         counts: Counter[Any] = Counter(values)

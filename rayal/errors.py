@@ -5,11 +5,11 @@ Every message says what was found, what was expected, where, and what to do.
 
 
 class RayalError(Exception):
-    """Any failure that rayal explains in one line; the command line prints it without a traceback."""
+    """Any failure that rayal explains in one line; the command prints it without a traceback."""
 
 
 class ConfigError(RayalError):
-    """A configuration that cannot be run: an unknown key, a changed key, a part that does not fit another."""
+    """A configuration that cannot be run: an unknown or changed key, parts that do not fit."""
 
 
 class PoolError(RayalError):
@@ -33,4 +33,4 @@ class LabelError(RayalError):
 
 
 class LedgerError(RayalError):
-    """A ledger that is held by another process, of another run, or at odds with what is asked of it."""
+    """A ledger that another process holds, of another run, or at odds with what is asked of it."""

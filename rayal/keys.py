@@ -1,9 +1,10 @@
-"""Counter-based randomness: a draw is a function of (seed, round, stream, sample_id), never of order.
+"""Counter-based randomness: a draw is a function of (seed, round, stream, sample_id) alone.
 
 Neither worker count nor shard order can change a draw, and two streams are uncorrelated. Draws have
 53 bits: with 24-bit uniforms 42 % of the top 10,000 of 1e7 keys were ties (measured).
 
-Reference: SplitMix64 finaliser, Steele et al., Fast Splittable Pseudorandom Number Generators, 2014.
+Reference: SplitMix64 finaliser, Steele et al., Fast Splittable Pseudorandom Number Generators,
+OOPSLA 2014.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def uniform(stream_salt: int, ids: Ids) -> Float64s:
 
 @dataclass(frozen=True)
 class Stream:
-    """One named use of randomness; every method gives one draw an id, in the kind of array it got."""
+    """One named use of randomness; a method gives one draw an id, in the kind of array it got."""
 
     salt: int
 

@@ -15,30 +15,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rayal import metrics
-from rayal.consensus import agree
+from rayal import metrics, preflight
 from rayal.engine.local import clear_pass
 from rayal.engine.scoring import Engine, Fitting, Scoring, Tallies, Testing, pass_id
-from rayal.engine.survivors import Taken, write_taken
-from rayal.errors import ConfigError, LabelError, RayalError, ScoringError
+from rayal.engine.survivors import write_taken
+from rayal.errors import LabelError, RayalError, ScoringError
+from rayal.history import History
 from rayal.keys import Keys
 from rayal.ledger import Ledger
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
-from rayal.rundir import RunDir, sample_ids
+from rayal.rundir import RunDir
 from rayal.storage import write_text
 from rayal.strategy import Strategy
 from rayal.types import (
-    OUTPUTS,
     Ack,
     Batch,
     Checkpoint,
     Chunk,
-    Ids,
-    Label,
     Labeler,
     Order,
     Predictor,
@@ -92,14 +87,16 @@ class Loop:
         self.strategy, self.cold_start = strategy, cold_start
         self.labeler, self.stopping = labeler, stopping
         self.num_rounds, self.budget, self.seed = num_rounds, budget, seed
-        self.vocabulary = _vocabulary(pool, vocabulary)
+        self.vocabulary = preflight.vocabulary_of(pool, vocabulary)
         self.metric = metric or metrics.METRICS[self.vocabulary.kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.max_rejected_share = max_rejected_share
         self.dir = RunDir(run_dir)
         self.ledger_url = ledger_url or self.dir.ledger_url
         self.clock, self.progress = Stopwatch(), Reporter()
-        self._check()
+        preflight.check_sizes(pool, num_rounds, budget)
+        preflight.check_strategies(pool, strategy, cold_start, budget)
+        preflight.check_stopping(pool, stopping)
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -115,6 +112,7 @@ class Loop:
         config = {**config, **self._facts()}
         name = self.dir.claim(run_id(config))
         with Ledger.open(self.ledger_url, name, writer=True) as self.ledger:
+            self.past = History(self.ledger, self.dir, self.vocabulary)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self._bind_oracle()
             try:
@@ -147,7 +145,7 @@ class Loop:
     def rounds(self) -> Iterator[int]:
         """Gives the rounds to run, up to the first stopping rule; begun rounds are always ended."""
         for t in range(self.num_rounds):
-            self.reason = None if self._has(t, "selected") else self.stop_before(t)
+            self.reason = None if self.past.has(t, "selected") else self.stop_before(t)
             if self.reason is not None:
                 return
             yield t
@@ -156,7 +154,7 @@ class Loop:
     def stop_before(self, t: int) -> str | None:
         """Gives why round t should not start, or None."""
         spend = self.ledger.spend()
-        num_left = self.pool.num_rows - len(self.taken_ids(t))
+        num_left = self.pool.num_rows - len(self.past.taken_ids(t))
         next_labels = min(self.budget, num_left)
         if num_left == 0:
             return "every row of the pool is labelled or ordered"
@@ -166,7 +164,7 @@ class Loop:
             spend["amount_minor"],
             (datetime.now(UTC) - datetime.fromisoformat(self.ledger.run().created)).total_seconds(),
             num_left,
-            tuple(self._record(done, "tested") for done in range(t)),
+            tuple(self.past.record(done, "tested") for done in range(t)),
             next_labels,
             next_labels * self.labeler.price_minor,
         )
@@ -179,13 +177,13 @@ class Loop:
         strategy = self.cold_start if checkpoint is None else self.strategy
         keys = Keys(self.seed, t)
         taken_path = self.dir.round(t) / "taken.arrow"
-        taken = self.taken(t)
+        taken = self.past.taken(t)
         write_taken(taken_path, taken)
         keep = strategy.keep(self.budget)
-        name = pass_id(
-            t, self.seed, checkpoint and checkpoint.model_id, repr(strategy.scorer), keep,
-            strategy.selector.needs, self.pool.content_hash, hashlib.sha256(taken.ids.tobytes()).hexdigest(),
-        )  # fmt: skip
+        model_id = checkpoint and checkpoint.model_id
+        taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
+        features = strategy.selector.needs
+        name = pass_id(t, self.seed, model_id, repr(strategy.scorer), keep, features, taken_hash)
         scoring = Scoring(
             keys=keys,
             scorer=strategy.scorer,
@@ -220,7 +218,7 @@ class Loop:
         chunks = self.labeler.plan(job_id, rows)
         acks: list[Ack] = []
         for chunk in chunks:
-            in_doubt = self._has(t, f"intent/{chunk.key}")
+            in_doubt = self.past.has(t, f"intent/{chunk.key}")
             self.ledger.once(t, f"intent/{chunk.key}", _itself, chunk)
             part = rows.slice(chunk.start, chunk.stop - chunk.start)
             submit = partial(self._submit, rows=part, in_doubt=in_doubt)
@@ -231,8 +229,8 @@ class Loop:
         known = self.labeler.lookup(chunk.key) if in_doubt else None
         if known is None and in_doubt and self.labeler.capabilities.family == "none":
             raise LabelError(
-                f"chunk {chunk.key} may or may not have reached the vendor, and the vendor cannot be "
-                "asked; look there, then say which"
+                f"chunk {chunk.key} may or may not have reached the vendor, and this vendor cannot "
+                "be asked; look there whether it has the chunk"
             )
         return known or self.labeler.submit(chunk, rows)
 
@@ -243,7 +241,7 @@ class Loop:
             snapshot = self.ledger.once(t, "labelled", self.collect, t)
             if snapshot is not None:
                 return snapshot
-            missing = len(self._missing(t))
+            missing = self.past.missing(t)
             waiting = f"{missing} of {batch.num_rows} labels of round {t}"
             self.ledger.set_state("waiting", waiting_for=waiting)
             if self.poll_s is None or time.monotonic() > deadline:
@@ -253,7 +251,7 @@ class Loop:
 
     def collect(self, t: int) -> Snapshot | None:
         """Drains the round's job into label events; gives a snapshot once every row is answered."""
-        order: Order = self._record(t, "ordered")
+        order: Order = self.past.record(t, "ordered")
         cursor, more = "", True
         with self.clock("label"):
             while more:
@@ -261,10 +259,14 @@ class Loop:
                 self.vocabulary.encode([e.value for e in events if e.value is not None])
                 self.ledger.append_labels(t, order.job_id, events)
                 cursor, more = after, after != cursor
-        if self._missing(t):
+        if self.past.missing(t):
             return None
         snapshot = self.dir.write_snapshot(
-            t, self.labels(t + 1), self._batches(t + 1), self.predictor.columns(), self.vocabulary
+            t,
+            self.past.labels(t + 1),
+            self.past.batches(t + 1),
+            self.predictor.columns(),
+            self.vocabulary,
         )
         if snapshot.num_rows == 0:
             raise LabelError(f"round {t}: every answer is a refusal; there is nothing to train on")
@@ -306,87 +308,15 @@ class Loop:
 
     def show(self, t: int) -> None:
         """Says how the round ended, writes the report, and removes the survivors of its pass."""
-        result: TestResult = self._record(t, "tested")
+        result: TestResult = self.past.record(t, "tested")
         value = "no test labels" if result.value is None else f"{result.metric} {result.value:.4f}"
         self.ledger.set_state("running")
-        self.progress.say(f"round {t}: {len(self.labels(t + 1))} labels, {value}")
+        self.progress.say(f"round {t}: {len(self.past.labels(t + 1))} labels, {value}")
         for folder in (self.dir.path / "passes").glob(f"r{t:04d}-*"):
             clear_pass(folder)
         write_report(self.ledger, self.dir)
 
-    # ------------------------------------------------------------------------- what is known
-
-    def _has(self, t: int, step: str) -> bool:
-        return self.ledger.event(t, step) is not None
-
-    def _record(self, t: int, step: str) -> Any:
-        event = self.ledger.event(t, step)
-        if event is None:
-            raise RayalError(f"round {t} has no step '{step}' yet")
-        return event.result
-
-    def _batches(self, t: int) -> list[Batch]:
-        return [self._record(before, "selected") for before in range(t)]
-
-    def taken_ids(self, t: int) -> Ids:
-        """Gives the ids of all batches before round t, ascending."""
-        parts = [sample_ids(self.dir.read(b, ["sample_id"])) for b in self._batches(t)]
-        return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-
-    def taken(self, t: int) -> Taken:
-        """Gives the rows of all batches before round t with the labels that came."""
-        ids = self.taken_ids(t)
-        labels = self.labels(t)
-        pending = np.asarray([int(i) not in labels for i in ids], bool)
-        known = self.vocabulary.encode([labels[int(i)] for i in ids[~pending]])
-        wide = (len(self.vocabulary.classes),) if self.vocabulary.kind == "multilabel" else ()
-        encoded = np.full((len(ids), *wide), np.nan)
-        encoded[~pending] = known
-        return Taken(ids, encoded, pending)
-
-    def labels(self, t: int) -> dict[int, Label]:
-        """Gives the label of every answered row of the rounds before t; refusals are left out."""
-        answers: dict[int, list[Label]] = {}
-        for stored in self.ledger.labels():
-            if stored.round < t and stored.event.value is not None:
-                answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
-        return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
-
-    def _missing(self, t: int) -> list[int]:
-        answered = self.ledger.answered_ids(t)
-        batch = sample_ids(self.dir.read(self._record(t, "selected"), ["sample_id"]))
-        return [int(i) for i in batch if int(i) not in answered]
-
-    # -------------------------------------------------------------------------------- checks
-
-    def _check(self) -> None:
-        if self.budget < 1 or self.num_rounds < 1:
-            raise ConfigError(
-                f"budget={self.budget} and num_rounds={self.num_rounds} must both be 1 or more"
-            )
-        if self.budget > self.pool.num_rows:
-            raise ConfigError(
-                f"budget={self.budget} is more than the pool's {self.pool.num_rows} rows; lower it"
-            )
-        needs = (*self.cold_start.needs_of_scorer, *self.cold_start.selector.needs)
-        wants_model = [name for name in needs if name in OUTPUTS]
-        if wants_model:
-            raise ConfigError(
-                f"cold_start needs {', '.join(wants_model)}, but round 0 has no model; use one that "
-                "needs none, such as cold_start=random"
-            )
-        for name in (*needs, *self.strategy.needs_of_scorer, *self.strategy.selector.needs):
-            if name not in OUTPUTS and name not in self.pool.schema.names:
-                raise ConfigError(
-                    f"'{name}' is neither an output ({', '.join(OUTPUTS)}) nor a column of the pool "
-                    f"({', '.join(self.pool.schema.names)})"
-                )
-        check = getattr(self.stopping, "check", None)
-        if check is not None:
-            has_labels = any(
-                self.pool.test_labels(s) is not None for s in self.pool.test_shards[:1]
-            )
-            check(has_labels)
+    # -------------------------------------------------------------------------------- below
 
     def _check_rejected(self, tallies: Tallies) -> None:
         if not tallies.num_rejected:
@@ -434,18 +364,3 @@ def job_id_of(run: str, t: int) -> str:
 
 def _itself(chunk: Chunk) -> Chunk:
     return chunk
-
-
-def _vocabulary(pool: Pool, given: Vocabulary | None) -> Vocabulary:
-    found = given or pool.vocabulary
-    if found is None:
-        raise ConfigError(
-            "the pool has no label column, so nothing says what a label may be; set "
-            "vocabulary.kind and vocabulary.classes, or ingest with --label-column"
-        )
-    if found.kind != "number" and len(found.classes) < 2:
-        raise ConfigError(
-            f"the vocabulary has {len(found.classes)} classes ({', '.join(map(str, found.classes))}), "
-            "expected 2 or more; check --label-column or vocabulary.classes"
-        )
-    return found

@@ -57,8 +57,8 @@ class RunDir:
             found: str = json.loads((self.path / _RUN).read_text())["run_id"]
         except FileNotFoundError:
             raise LedgerError(
-                f"{self.path} is no run: there is no {_RUN} in it; check the path, or start the run "
-                f"with rayal run run_dir={self.path}"
+                f"{self.path} is no run: there is no {_RUN} in it; check the path, or start the "
+                f"run with rayal run run_dir={self.path}"
             ) from None
         return found
 

@@ -1,8 +1,8 @@
 """Where a run keeps its files: whole files, written under a temporary name and renamed into place.
 
 A file that has its name is complete; what a crash leaves under `.tmp-` is never read. Every outside
-effect of a run that is a file goes through `commit_file`, so that a test can stop a run right before
-and right after each.
+effect of a run that is a file goes through `commit_file`, so that a test can stop a run right
+before and right after each.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RayalError(
-                f"the disk is full while writing {final}; nothing was half-written: free some space "
-                "and run the same command again"
+                f"the disk is full while writing {final}; nothing was half-written: free some "
+                "space and run the same command again"
             ) from error
         raise
     finally:

@@ -21,7 +21,7 @@ SHARED = ("model", "source")
 
 
 def conf_dir() -> Path:
-    """Gives the folder of the configuration: at the top of a checkout, inside an installed wheel."""
+    """Gives the folder of the configuration: at a checkout's top, inside an installed wheel."""
     installed = Path(__file__).resolve().parents[1] / "conf"
     return installed if installed.is_dir() else installed.parents[1] / "conf"
 

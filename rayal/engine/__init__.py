@@ -1,1 +1,1 @@
-"""Where the work runs: `local`, a for-loop and the specification, and `ray`, the same answer at scale."""
+"""Where the work runs: `local`, a for-loop and the specification; `ray`, the same at scale."""

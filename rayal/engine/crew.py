@@ -1,8 +1,8 @@
 """The crew: Ray actors that score shards and hold slices, replaced when they die.
 
 What to do next is decided here, on the driver; an actor only carries. An actor has no restarts and
-its calls no retries of Ray's own: a lost worker means its shards again elsewhere, counted, so that a
-shard that kills whoever touches it ends the run with its name.
+its calls no retries of Ray's own: a lost worker means its shards again elsewhere, counted, so that
+a shard that kills whoever touches it ends the run with its name.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Crew:
         """Runs a method once a shard, whoever dies, and hands every answer to `record`.
 
         Raises:
-            ScoringError: a shard killed its worker three times; nothing finished within `timeout_s`.
+            ScoringError: a shard killed its worker three times, or nothing finished in time.
         """
         todo = collections.deque(shards)
         running: dict[Any, tuple[int, Shard]] = {}
@@ -215,9 +215,9 @@ class Crew:
                     deaths += 1
                     if deaths > MAX_DEATHS_PER_SHARD * self.num_workers:
                         raise ScoringError(
-                            f"workers died {deaths} times while selecting ({type(error).__name__}); "
-                            "give them more memory (engine.memory_gib), or lower "
-                            "strategy.num_candidates"
+                            f"workers died {deaths} times while selecting "
+                            f"({type(error).__name__}); give them more memory (engine.memory_gib), "
+                            "or lower strategy.num_candidates"
                         ) from error
                     self._hire(index)
                     continue
@@ -248,10 +248,10 @@ class Crew:
         shards = sorted([s.index for _, s in running.values()] + [s.index for s in todo])
         have, free = ray.cluster_resources(), ray.available_resources()
         return (
-            f"nothing finished for {self.timeout_s:.0f} s: {len(self._ready)} of {self.num_workers} "
-            f"workers are there, shards {shards[:8]} wait; the cluster has {have.get('CPU', 0):g} CPUs "
-            f"({free.get('CPU', 0):g} free) and {have.get('GPU', 0):g} GPUs ({free.get('GPU', 0):g} "
-            "free); lower engine.num_workers or engine.num_gpus, or raise engine.timeout_s"
+            f"nothing finished for {self.timeout_s:.0f} s: {len(self._ready)} of "
+            f"{self.num_workers} workers are there, shards {shards[:8]} wait; the cluster has "
+            f"{have.get('CPU', 0):g} CPUs ({free.get('CPU', 0):g} free) and "
+            f"{have.get('GPU', 0):g} GPUs ({free.get('GPU', 0):g} free); lower engine.num_workers or engine.num_gpus, or raise engine.timeout_s"
         )
 
 
@@ -286,9 +286,9 @@ def _not_started(error: RayActorError) -> RayalError:
 def _poison(shard: Shard, error: RayError) -> str:
     return (
         f"shard {shard.index} ended its worker {MAX_DEATHS_PER_SHARD} times "
-        f"({type(error).__name__}); out of memory is the usual cause: lower predictor.batch_rows (it is "
-        "part of the answer, so rayal does not do so by itself) or give workers more memory, and look "
-        f"at the rows of {shard.path}"
+        f"({type(error).__name__}); out of memory is the usual cause: lower predictor.batch_rows "
+        "(it is part of the answer, so rayal does not do so by itself) or give workers more "
+        f"memory, and look at the rows of {shard.path}"
     )
 
 

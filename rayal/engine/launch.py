@@ -28,8 +28,8 @@ QUIET = {
 def prepare_environment(address: str) -> None:
     """Sets what Ray reads from the environment; what the user has set stays.
 
-    Even a local Ray listens on all interfaces, and whoever may talk to it may run code. So the token
-    is on, and it is a throw-away one in memory rather than a file in the home folder.
+    Even a local Ray listens on all interfaces, and whoever may talk to it may run code. So the
+    token is on, and it is a throw-away one in memory rather than a file in the home folder.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -75,8 +75,8 @@ def start(
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise ConfigError(
             f"no Ray cluster could be joined at engine.address={address} "
-            f"({str(error).splitlines()[0]}); check the address and RAY_AUTH_MODE / RAY_AUTH_TOKEN, "
-            "or use engine.address=local"
+            f"({str(error).splitlines()[0]}); check the address and RAY_AUTH_MODE / "
+            "RAY_AUTH_TOKEN, or use engine.address=local"
         ) from error
     for name in ("ray", "ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -99,8 +99,8 @@ def _runtime_env(py_modules: Sequence[str]) -> dict[str, Any]:
         folder = Path(module).expanduser().resolve()
         if not folder.exists():
             raise ConfigError(
-                f"engine.py_modules names {module}, which is not there; give the folder of a package "
-                "that holds your own classes"
+                f"engine.py_modules names {module}, which is not there; give the folder of a "
+                "package that holds your own classes"
             )
         modules.append(str(folder))
         if str(folder.parent) not in sys.path:

@@ -121,7 +121,7 @@ class RayEngine:
         return tallies
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
-        """Gives payload rows in the order of ids; a batch's rows are few, so the driver reads them."""
+        """Gives payload rows in the order of ids; a batch is small, so the driver reads it."""
         return self.pool.rows(ids, columns)
 
     def fit(self, fitting: Fitting) -> Checkpoint:
@@ -131,7 +131,8 @@ class RayEngine:
         from rayal.engine.fit import fit_group, missing_resources
 
         if missing_resources(fitting.trainer) and self._crew is not None:
-            self._crew.dismiss()  # a training that finds its CPUs taken would wait for ever, silently
+            # A training that finds its CPUs taken would wait for ever, silently.
+            self._crew.dismiss()
             self._crew = None
         return fit_group(fitting, self.timeout_s)
 

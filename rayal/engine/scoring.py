@@ -1,4 +1,4 @@
-"""What a pass over the pool asks for, what a shard answers, and what to do next; no transport here."""
+"""What a pass over the pool asks for, what a shard answers, what comes next; no transport."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pass_id(*parts: Any) -> str:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard says when it is done; small, and the same whoever did it (but for `num_kept`)."""
+    """What a shard says when it is done; but for `num_kept` the same whoever did it."""
 
     shard: int
     num_rows: int

@@ -1,8 +1,9 @@
 """Survivors: what a shard leaves of a pass, one Arrow file, and the slices made of such files.
 
 A file holds two Arrow streams, one after the other: the rows still above the threshold, and the
-labelled or pending rows of the shard. Features are fixed-width bytes, so a slice of one file is a memory map and no copy. The
-shard's report rides in the schema's metadata: a driver that starts again finds what is done.
+labelled or pending rows of the shard. Features are fixed-width bytes, so a slice of one file is a
+memory map and no copy. The shard's report rides in the schema's metadata: a driver that starts again
+finds what is done.
 """
 
 from __future__ import annotations

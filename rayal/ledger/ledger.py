@@ -197,7 +197,7 @@ class Ledger:
         return self._store.read(lambda c: labels.current(c, self.run_id, round, job_id))
 
     def answered_ids(self, round: int) -> set[int]:
-        """Gives the samples of a round that have any answer, refusals and withdrawn ones included."""
+        """Gives the samples of a round that have any answer, also a refused or withdrawn one."""
         return self._store.read(lambda c: labels.answered_ids(c, self.run_id, round))
 
     def spend(self, round: int | None = None) -> dict[str, int]:

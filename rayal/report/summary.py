@@ -1,4 +1,4 @@
-"""How a run stands, as plain values: what `rayal status --json` prints and the report is made of."""
+"""How a run stands, as plain values: what `rayal status --json` prints and reports show."""
 
 from __future__ import annotations
 

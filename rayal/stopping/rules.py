@@ -1,6 +1,7 @@
 """The stopping rules: labels, money, metric, time, pool. Each looks at `Progress` and nothing else.
 
-A limit stops the run once it is reached, so the last batch may go past it by up to a budget.
+A limit of labels stops the run once it is reached, so the last batch may go past it by up to a
+budget; money is never spent past its limit.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class MaxLabels:
 
 @dataclass(frozen=True)
 class MaxAmount:
-    """Stops when the labels have cost this much, in minor units of the labeler's currency."""
+    """Stops before a batch that would bring the cost of the labels above this, in minor units of the
+    labeler's currency: no more than it is ever ordered."""
 
     amount_minor: int
 
@@ -40,11 +42,12 @@ class MaxAmount:
 
     def stop(self, progress: Progress) -> str | None:
         """Gives why to stop, or None."""
-        if progress.amount_minor < self.amount_minor:
+        after = progress.amount_minor + progress.next_amount_minor
+        if progress.amount_minor < self.amount_minor and after <= self.amount_minor:
             return None
         return (
-            f"the labels cost {progress.amount_minor} minor units, which reaches the limit of "
-            f"{self.amount_minor}"
+            f"the labels cost {progress.amount_minor} minor units and the next batch "
+            f"{progress.next_amount_minor}, more than the limit of {self.amount_minor}"
         )
 
 

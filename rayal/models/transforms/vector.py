@@ -36,6 +36,10 @@ class Vector:
 
     def __call__(self, rows: pa.RecordBatch) -> torch.Tensor:
         """Gives (N, D) float32."""
+        for name in self.columns:
+            if name in rows.schema.names and rows.column(name).null_count:
+                nulls = np.flatnonzero(rows.column(name).is_null().to_numpy(zero_copy_only=False))
+                raise Undecodable(nulls.tolist(), f"column '{name}' is null there")
         parts = [vectors(rows, name).reshape(len(rows), -1) for name in self.columns]
         if len(parts) == 1:
             # Always a copy: Arrow's memory is read-only and shared, a module may write in place.
@@ -50,7 +54,7 @@ class Vector:
             if bad_N.any():
                 raise Undecodable(
                     np.flatnonzero(bad_N).tolist(),
-                    f"column '{', '.join(self.columns)}' holds NaN, infinity or null there",
+                    f"column '{', '.join(self.columns)}' holds NaN or infinity there",
                 )
         if self.scale is not None:
             values_ND *= np.float32(self.scale)

@@ -19,7 +19,7 @@ from rayal.types import Checkpoint, Outputs
 
 
 class Doubling:
-    """A predictor whose embeds are twice the pool's vectors; it remembers the batch sizes it saw."""
+    """A predictor whose embeds are twice the pool's vectors; it remembers the sizes it saw."""
 
     batch_rows = 64
     num_threads = 1

@@ -1,0 +1,75 @@
+"""What a run knows so far: batches, labels and what is still missing, read from its ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayal.consensus import agree
+from rayal.engine.survivors import Taken
+from rayal.errors import LedgerError
+from rayal.ledger import Ledger
+from rayal.rundir import RunDir, sample_ids
+from rayal.types import Batch, Ids, Label, Vocabulary
+
+
+@dataclass(frozen=True)
+class History:
+    """The steps of a run, as the next step needs them."""
+
+    ledger: Ledger
+    dir: RunDir
+    vocabulary: Vocabulary
+
+    def has(self, t: int, step: str) -> bool:
+        """Whether a step of round t is recorded."""
+        return self.ledger.event(t, step) is not None
+
+    def record(self, t: int, step: str) -> Any:
+        """Gives what a step of round t gave.
+
+        Raises:
+            LedgerError: it is not recorded.
+        """
+        event = self.ledger.event(t, step)
+        if event is None:
+            raise LedgerError(
+                f"round {t} has no step '{step}' in the ledger, though a later one needs it; "
+                "restore the ledger, or start a new run_dir"
+            )
+        return event.result
+
+    def batches(self, before: int) -> list[Batch]:
+        """Gives the batches of all rounds before one."""
+        return [self.record(t, "selected") for t in range(before)]
+
+    def taken_ids(self, before: int) -> Ids:
+        """Gives the ids of those batches, ascending."""
+        parts = [sample_ids(self.dir.read(b, ["sample_id"])) for b in self.batches(before)]
+        return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def taken(self, before: int) -> Taken:
+        """Gives those rows with the labels that came."""
+        ids = self.taken_ids(before)
+        labels = self.labels(before)
+        pending = np.asarray([int(i) not in labels for i in ids], bool)
+        wide = (len(self.vocabulary.classes),) if self.vocabulary.kind == "multilabel" else ()
+        encoded = np.full((len(ids), *wide), np.nan)
+        encoded[~pending] = self.vocabulary.encode([labels[int(i)] for i in ids[~pending]])
+        return Taken(ids, encoded, pending)
+
+    def labels(self, before: int) -> dict[int, Label]:
+        """Gives the label of every answered row of those rounds; refusals are left out."""
+        answers: dict[int, list[Label]] = {}
+        for stored in self.ledger.labels():
+            if stored.round < before and stored.event.value is not None:
+                answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
+        return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
+
+    def missing(self, t: int) -> int:
+        """Gives how many rows of round t's batch have no answer yet."""
+        answered = self.ledger.answered_ids(t)
+        batch = sample_ids(self.dir.read(self.record(t, "selected"), ["sample_id"]))
+        return sum(int(i) not in answered for i in batch)

@@ -1,0 +1,173 @@
+"""The Protocols: what each part of a run owes the others. No base classes; a part just fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from rayal.types.names import Ids, Needs, Scores
+from rayal.types.records import (
+    Ack,
+    Checkpoint,
+    Chunk,
+    LabelEvent,
+    Order,
+    Status,
+    TestResult,
+)
+from rayal.types.rows import Candidates, Outputs, Picks
+from rayal.types.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+    from rayal.keys import Keys
+
+
+class Group(Protocol):
+    """The ranks that train together. One process alone is a group of one."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+
+
+class Scorer(Protocol):
+    """Per-row acquisition function."""
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def score(self, outputs: Outputs, keys: Keys) -> Scores:
+        """Gives (N,) float64, finite, higher = label sooner."""
+        ...
+
+
+class Selector(Protocol):
+    """Batch choice among candidates."""
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def select(
+        self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
+    ) -> Picks:
+        """Gives min(budget, M) picks in order; labelled and pending rows count as picked."""
+        ...
+
+
+class Predictor(Protocol):
+    """Runs a checkpoint over rows, always `batch_rows` at a time (the worker pads the last batch
+    of a shard): a short batch changes the bits of a forward pass."""
+
+    @property
+    def batch_rows(self) -> int: ...
+    @property
+    def num_threads(self) -> int: ...
+
+    def columns(self) -> tuple[str, ...]:
+        """The payload columns that `encode` reads."""
+        ...
+
+    def load(self, checkpoint: Checkpoint, path: str, keys: Keys) -> None:
+        """Reads the weights from `path`, a local folder; once a worker and checkpoint."""
+        ...
+
+    def encode(self, rows: pa.RecordBatch) -> Any:
+        """The input transform; runs in the reader thread, beside the forward pass."""
+        ...
+
+    def predict(self, ids: torch.Tensor, encoded: Any, needs: Needs) -> Outputs:
+        """The forward pass; gives the outputs among `needs` (pool columns are not its concern)."""
+        ...
+
+
+class Trainer(Protocol):
+    """Fits labels. `fit` runs in every rank of the group and gives the same checkpoint in each."""
+
+    @property
+    def num_workers(self) -> int: ...  # 0: in this process
+    @property
+    def use_gpu(self) -> bool: ...
+    @property
+    def num_threads(self) -> int: ...
+
+    def fit(
+        self,
+        labels: pa.Table,
+        vocabulary: Vocabulary,
+        start: str | None,
+        out: str,
+        keys: Keys,
+        group: Group,
+    ) -> Checkpoint:
+        """Fits the rows of a snapshot (payload columns and `label`, `weight`); `start` is the local
+        folder of the checkpoint to warm-start from, `out` the local folder to leave the new one in
+        (written by rank 0). The checkpoint's `path` is left empty for the engine to fill."""
+        ...
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a vendor can do; the ledger's recovery depends on `family`."""
+
+    family: Literal["key", "tag", "path", "none"]
+    max_rows_per_chunk: int = 5_000
+    in_doubt_s: float = 0.0
+
+
+class Labeler(Protocol):
+    """Oracle, annotator or vendor: orders go out in chunks, answers come back as events."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+    @property
+    def price_minor(self) -> int: ...  # per label, in minor units of `currency`
+    @property
+    def currency(self) -> str: ...
+
+    def plan(self, job_id: str, rows: pa.Table) -> tuple[Chunk, ...]:
+        """Cuts a batch into chunks with deterministic keys; the same rows give the same chunks."""
+        ...
+
+    def submit(self, chunk: Chunk, rows: pa.Table) -> Ack:
+        """Places one chunk; with a chunk that was placed before it changes nothing."""
+        ...
+
+    def lookup(self, key: str) -> Ack | None:
+        """Gives the ack of a chunk that may have been placed by an attempt that died."""
+        ...
+
+    def status(self, order: Order) -> Status: ...
+
+    def fetch(self, order: Order, cursor: str) -> tuple[list[LabelEvent], str]:
+        """Gives events since the cursor ("" at first): partial, any order, at least once."""
+        ...
+
+    def cancel(self, order: Order) -> None: ...
+    def erase(self, order: Order, ids: Ids) -> None: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stopping rule may look at before round `round` starts."""
+
+    round: int
+    num_labels: int  # bought so far
+    amount_minor: int  # spent so far
+    elapsed_s: float
+    num_unlabelled: int
+    tests: tuple[TestResult, ...]  # one a finished round
+    next_labels: int = 0  # what the round would buy
+    next_amount_minor: int = 0  # and what that would cost
+
+
+@runtime_checkable
+class StoppingRule(Protocol):
+    def stop(self, progress: Progress) -> str | None:
+        """Gives why to stop, or None."""
+        ...

@@ -1,0 +1,120 @@
+"""Rows on their way through a round: outputs, slices of candidates, picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from rayal.errors import NeedsError
+from rayal.types.names import Float64s, Ids
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a predictor says of N rows, as tensors on the worker's device.
+
+    probs  (N, C) class probabilities (softmax; sigmoid for multi-label), float32
+    embeds (N, D) penultimate features, float32
+    draws  (N, K, C) class probabilities of K ensemble members or dropout draws, or (N, K, T)
+           predictions for a regression, float32
+    preds  (N, T) predictions of a regression (the mean over draws where there are draws), float32
+    Pool columns that were asked for lie in `arrays` by their own name. `rejected` marks rows that
+    could not be decoded; their other values mean nothing.
+    """
+
+    ids: torch.Tensor
+    arrays: Mapping[str, torch.Tensor]
+    rejected: torch.Tensor | None = None  # (N,) bool
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self.arrays:
+            raise NeedsError(
+                f"output '{name}' was asked for but is not there (there are: "
+                f"{', '.join(sorted(self.arrays)) or 'none'}); declare needs = ('{name}',), "
+                "and use a predictor that gives it"
+            )
+        return self.arrays[name]
+
+    @property
+    def probs(self) -> torch.Tensor:
+        return self["probs"]
+
+    @property
+    def embeds(self) -> torch.Tensor:
+        return self["embeds"]
+
+    @property
+    def draws(self) -> torch.Tensor:
+        return self["draws"]
+
+    @property
+    def preds(self) -> torch.Tensor:
+        return self["preds"]
+
+
+@dataclass
+class Slice:
+    """A part of the candidates (or of the labelled rows), where scoring left it; ids ascend.
+
+    `features` holds what the selector needs, one (m, ...) array a name, perhaps memory-mapped and
+    read-only. `cache` is what asks remember between steps: it is lost with its worker, and made
+    again by asking the same questions in the same order.
+    """
+
+    key: int  # place in the fixed order of slices
+    ids: Ids  # (m,)
+    scores: Float64s  # (m,)
+    features: Mapping[str, np.ndarray]
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def feature(self, name: str) -> np.ndarray:
+        """Gives the (m, ...) array of this name."""
+        if name not in self.features:
+            raise NeedsError(
+                f"slice {self.key} carries no '{name}' (it has: "
+                f"{', '.join(sorted(self.features)) or 'none'}); declare it in the selector's needs"
+            )
+        return self.features[name]
+
+
+class Candidates(Protocol):
+    """M rows in S slices, each where scoring left it. Labelled rows come in the same form, with
+    the features `label` (L,) float64 (class index or number, NaN while pending; (L, C) for
+    multi-label) and `pending` (L,) bool beside those that the selector needs."""
+
+    @property
+    def num_rows(self) -> int: ...
+
+    def each(self, ask: Callable[..., T], step: int, *args: Any) -> list[T]:
+        """Asks every slice: `ask(slice, step, *args)`, answers in slice-key order.
+
+        `ask` is a module-level function, a pure function of the slice, its cache and the arguments.
+        `step` counts up by the caller, so that a lost slice can be asked again from the start.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The batch in the order picked: unique ids and why each was picked."""
+
+    ids: Ids  # (B,)
+    scores: Float64s  # (B,) what the scorer said
+    keys: Float64s  # (B,) what decided the order (score, distance, noisy score)
+    probabilities: Float64s  # (B,) inclusion probability, NaN where the method has none
+    reasons: tuple[str, ...]  # B short sentences
+
+    def __post_init__(self) -> None:
+        if len(np.unique(self.ids)) != len(self.ids):
+            raise ValueError("picks hold an id twice")

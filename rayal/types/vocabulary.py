@@ -1,0 +1,66 @@
+"""What a label may be, and labels as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rayal.errors import LabelError
+from rayal.types.names import Kind, Label
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a label may be: the classes in order (class, multilabel), or a number."""
+
+    kind: Kind
+    classes: tuple[str | int, ...] = ()
+
+    @property
+    def num_outputs(self) -> int:
+        """The width of the model's last layer."""
+        return 1 if self.kind == "number" else len(self.classes)
+
+    def encode(self, labels: Sequence[Label]) -> np.ndarray:
+        """Gives (L,) float64 class indices or numbers, or (L, C) float64 0/1 for multi-label.
+
+        Raises:
+            LabelError: a label is outside the vocabulary; the message names the first one.
+        """
+        if self.kind == "number":
+            numbers = np.asarray([_number(label) for label in labels], np.float64)
+            if not np.isfinite(numbers).all():
+                at = int(np.flatnonzero(~np.isfinite(numbers))[0])
+                raise LabelError(
+                    f"label {labels[at]!r} is not a finite number; correct it at its source"
+                )
+            return numbers
+        place = {name: index for index, name in enumerate(self.classes)}
+        if self.kind == "class":
+            return np.asarray([self._place(place, label) for label in labels], np.float64)
+        out_LC = np.zeros((len(labels), len(self.classes)), np.float64)
+        for row, label in enumerate(labels):
+            for name in label if isinstance(label, list | tuple | np.ndarray) else [label]:
+                out_LC[row, self._place(place, name)] = 1.0
+        return out_LC
+
+    def _place(self, place: Mapping[str | int, int], label: Any) -> int:
+        found = place.get(label.item() if isinstance(label, np.generic) else label)
+        if found is None:
+            some = ", ".join(repr(name) for name in self.classes[:8])
+            more = "" if len(self.classes) <= 8 else f", ... ({len(self.classes)} classes)"
+            raise LabelError(
+                f"label {label!r} is outside the vocabulary ({some}{more}); correct the answer, "
+                "or start a run whose vocabulary has it"
+            )
+        return found
+
+
+def _number(label: Any) -> float:
+    try:
+        return float(label)
+    except (TypeError, ValueError):
+        raise LabelError(f"label {label!r} is not a number; correct it at its source") from None
