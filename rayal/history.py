@@ -68,6 +68,17 @@ class History:
                 answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
         return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
 
+    def unseen(self, before: int) -> list[str | int]:
+        """Gives the classes that no label of those rounds shows."""
+        if self.vocabulary.kind == "number":
+            return []
+        encoded = self.vocabulary.encode(list(self.labels(before).values()))
+        if self.vocabulary.kind == "class":
+            counts = np.bincount(encoded.astype(np.int64), minlength=len(self.vocabulary.classes))
+        else:
+            counts = encoded.sum(0)
+        return [c for c, count in zip(self.vocabulary.classes, counts, strict=True) if not count]
+
     def missing(self, t: int) -> int:
         """Gives how many rows of round t's batch have no answer yet."""
         answered = self.ledger.answered_ids(t)

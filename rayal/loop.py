@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, preflight
 from rayal.engine.local import clear_pass
-from rayal.engine.scoring import Engine, Fitting, Scoring, Tallies, Testing, pass_id
+from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
 from rayal.engine.survivors import write_taken
+from rayal.engine.worker import has_undecodable
 from rayal.errors import LabelError, RayalError, ScoringError
 from rayal.history import History
 from rayal.keys import Keys
@@ -27,6 +28,7 @@ from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
 from rayal.rundir import RunDir
+from rayal.sharing import adopt_round_0
 from rayal.storage import write_text
 from rayal.strategy import Strategy
 from rayal.types import (
@@ -36,6 +38,7 @@ from rayal.types import (
     Chunk,
     Labeler,
     Order,
+    Picks,
     Predictor,
     Progress,
     Snapshot,
@@ -44,6 +47,9 @@ from rayal.types import (
     Trainer,
     Vocabulary,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Cannot change an answer, so they may differ when a run goes on. Everything else may not.
 MAY_CHANGE = (
@@ -55,8 +61,15 @@ MAY_CHANGE = (
     "pool.path",
     "source",
     "ledger_url",
+    "begin_from",
 )
-MAY_GROW = ("num_rounds", "stopping.num_labels", "stopping.amount_minor", "stopping.hours")
+MAY_GROW = (
+    "num_rounds",
+    "stopping.num_labels",
+    "stopping.amount_minor",
+    "stopping.hours",
+    "max_rejected_share",
+)
 
 
 class Loop:
@@ -82,6 +95,7 @@ class Loop:
         poll_s: float | None = None,
         poll_for_s: float = 7 * 86_400.0,
         max_rejected_share: float = 0.01,
+        begin_from: str | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.strategy, self.cold_start = strategy, cold_start
@@ -90,12 +104,14 @@ class Loop:
         self.vocabulary = preflight.vocabulary_of(pool, vocabulary)
         self.metric = metric or metrics.METRICS[self.vocabulary.kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
-        self.max_rejected_share = max_rejected_share
+        self.max_rejected_share, self.begin_from = max_rejected_share, begin_from
         self.dir = RunDir(run_dir)
         self.ledger_url = ledger_url or self.dir.ledger_url
         self.clock, self.progress = Stopwatch(), Reporter()
         preflight.check_sizes(pool, num_rounds, budget)
         preflight.check_strategies(pool, strategy, cold_start, budget)
+        preflight.check_columns(pool, predictor)
+        preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
         preflight.check_stopping(pool, stopping)
 
     # ----------------------------------------------------------------------------- the rounds
@@ -110,11 +126,15 @@ class Loop:
         """
         self.dir.path.mkdir(parents=True, exist_ok=True)
         config = {**config, **self._facts()}
+        self._bind_oracle()  # before the folder is claimed: what is refused here can be corrected
         name = self.dir.claim(run_id(config))
         with Ledger.open(self.ledger_url, name, writer=True) as self.ledger:
             self.past = History(self.ledger, self.dir, self.vocabulary)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
-            self._bind_oracle()
+            if self.begin_from is not None:
+                adopt_round_0(
+                    self.ledger, self.dir, self.begin_from, config, MAY_CHANGE, MAY_GROW
+                )
             try:
                 self.engine.open(self.pool, self.predictor, self.trainer)
                 state = self._rounds()
@@ -173,7 +193,22 @@ class Loop:
     # ------------------------------------------------------------------------------ the steps
 
     def pick(self, t: int, checkpoint: Checkpoint | None) -> Batch:
-        """Scores the pool, chooses a batch and writes it."""
+        """Scores the pool, chooses a batch and writes it.
+
+        A pass without a model decodes nothing. Where its picks hold a row that no model could read,
+        it is done again with every row decoded, so that no label is bought for such a row.
+        """
+        done, picks, rows = self._choose(t, checkpoint, decode=False)
+        if has_undecodable(self.predictor, rows):
+            done, picks, rows = self._choose(t, checkpoint, decode=True)
+        batch = self.dir.write_batch(t, picks, rows)
+        self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe())
+        self._note_seconds()
+        return batch
+
+    def _choose(
+        self, t: int, checkpoint: Checkpoint | None, decode: bool
+    ) -> tuple[Pass, Picks, pa.Table]:
         strategy = self.cold_start if checkpoint is None else self.strategy
         keys = Keys(self.seed, t)
         taken_path = self.dir.round(t) / "taken.arrow"
@@ -183,7 +218,9 @@ class Loop:
         model_id = checkpoint and checkpoint.model_id
         taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
         features = strategy.selector.needs
-        name = pass_id(t, self.seed, model_id, repr(strategy.scorer), keep, features, taken_hash)
+        name = pass_id(
+            t, self.seed, model_id, repr(strategy.scorer), keep, features, taken_hash, decode
+        )
         scoring = Scoring(
             keys=keys,
             scorer=strategy.scorer,
@@ -194,6 +231,7 @@ class Loop:
             taken_path=str(taken_path),
             folder=str(self.dir.pass_folder(t, name)),
             pass_id=name,
+            decode=decode,
         )
         Path(scoring.folder).mkdir(parents=True, exist_ok=True)
         with (
@@ -206,10 +244,7 @@ class Loop:
             picks = strategy.selector.select(done.candidates, done.labelled, self.budget, keys)
         with self.clock("fetch"):
             rows = self.engine.rows(picks.ids, self.pool.schema.names)
-        batch = self.dir.write_batch(t, picks, rows)
-        self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe())
-        self._note_seconds()
-        return batch
+        return done, picks, rows
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
@@ -275,6 +310,12 @@ class Loop:
 
     def fit(self, t: int, snapshot: Snapshot, start: Checkpoint | None) -> Checkpoint:
         """Trains on the snapshot."""
+        if unseen := self.past.unseen(t + 1):
+            some = ", ".join(map(repr, unseen[:8])) + (", ..." if len(unseen) > 8 else "")
+            self.progress.say(
+                f"warning: no label shows {len(unseen)} of {len(self.vocabulary.classes)} classes "
+                f"yet: {some}; the model cannot learn them until one does"
+            )
         out = self.dir.checkpoint(t)
         out.parent.mkdir(parents=True, exist_ok=True)
         fitting = Fitting(

@@ -121,6 +121,19 @@ def r2(sums_4: Float64s) -> float | None:
     return 1.0 - errors / spread if spread > 1e-12 * sum_yy else None
 
 
+def check_name(kind: Kind, name: str) -> None:
+    """Refuses a metric that this kind of label does not have.
+
+    Raises:
+        ConfigError: it does not; the message lists those it has.
+    """
+    if name not in METRICS[kind]:
+        raise ConfigError(
+            f"labels of kind '{kind}' have no metric '{name}'; choose one of: "
+            f"{', '.join(METRICS[kind])}"
+        )
+
+
 def metric_of(
     kind: Kind, name: str, tallies: np.ndarray, num_rows: int | None = None
 ) -> TestResult:
@@ -130,11 +143,7 @@ def metric_of(
     Raises:
         ConfigError: this kind of label has no such metric.
     """
-    if name not in METRICS[kind]:
-        raise ConfigError(
-            f"labels of kind '{kind}' have no metric '{name}'; choose one of: "
-            f"{', '.join(METRICS[kind])}"
-        )
+    check_name(kind, name)
     if kind == "number":
         error = mse(tallies)
         root = None if error is None else math.sqrt(error)

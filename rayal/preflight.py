@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rayal import metrics
 from rayal.errors import ConfigError
 from rayal.pool import Pool
 from rayal.strategy import Strategy
-from rayal.types import OUTPUTS, StoppingRule, Vocabulary
+from rayal.types import OUTPUTS, Predictor, StoppingRule, Trainer, Vocabulary
 
 
 def vocabulary_of(pool: Pool, given: Vocabulary | None) -> Vocabulary:
@@ -17,8 +18,9 @@ def vocabulary_of(pool: Pool, given: Vocabulary | None) -> Vocabulary:
     found = given or pool.vocabulary
     if found is None:
         raise ConfigError(
-            "the pool has no label column, so nothing says what a label may be; set "
-            "vocabulary.kind and vocabulary.classes, or ingest with --label-column"
+            "the pool has no label column, so nothing says what a label may be; ingest with "
+            "--label-column, or give a vocabulary, for example "
+            "'vocabulary={_target_: rayal.types.Vocabulary, kind: class, classes: [cat, dog]}'"
         )
     if found.kind != "number" and len(found.classes) < 2:
         raise ConfigError(
@@ -54,7 +56,7 @@ def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budge
     if wants_model:
         raise ConfigError(
             f"cold_start needs {', '.join(wants_model)}, but round 0 has no model; use one "
-            "that needs none, such as cold_start=random"
+            "that needs none, such as strategy@cold_start=random"
         )
     for name in (*first, *strategy.needs_of_scorer, *strategy.selector.needs):
         if name not in OUTPUTS and name not in pool.schema.names:
@@ -62,6 +64,32 @@ def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budge
                 f"'{name}' is neither an output ({', '.join(OUTPUTS)}) nor a column of the "
                 f"pool ({', '.join(pool.schema.names)}); name one of them in the strategy"
             )
+
+
+def check_columns(pool: Pool, predictor: Predictor) -> None:
+    """Refuses a model whose columns the pool lacks, before a label is bought for it.
+
+    Raises:
+        ConfigError: it does; the message names the first one.
+    """
+    for name in predictor.columns():
+        if name not in pool.schema.names:
+            raise ConfigError(
+                f"the model reads column '{name}', which the pool does not have (it has: "
+                f"{', '.join(pool.schema.names)}); correct model.transform.column"
+            )
+
+
+def check_vocabulary(trainer: Trainer, metric: str, vocabulary: Vocabulary) -> None:
+    """Refuses a trainer or a metric for labels of another kind.
+
+    Raises:
+        ConfigError: the trainer says so, or this kind of label has no such metric.
+    """
+    check = getattr(trainer, "check", None)
+    if check is not None:
+        check(vocabulary)
+    metrics.check_name(vocabulary.kind, metric)
 
 
 def check_stopping(pool: Pool, stopping: StoppingRule) -> None:

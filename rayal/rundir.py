@@ -55,7 +55,12 @@ class RunDir:
         """
         try:
             found: str = json.loads((self.path / _RUN).read_text())["run_id"]
-        except FileNotFoundError:
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"{self.path / _RUN} does not name a run ({type(error).__name__}: {error}); "
+                "restore it from a copy, or start a new run_dir"
+            ) from error
+        except (FileNotFoundError, NotADirectoryError):
             raise LedgerError(
                 f"{self.path} is no run: there is no {_RUN} in it; check the path, or start the "
                 f"run with rayal run run_dir={self.path}"

@@ -1,8 +1,8 @@
 """Where a run keeps its files: whole files, written under a temporary name and renamed into place.
 
-A file that has its name is complete; what a crash leaves under `.tmp-` is never read. Every outside
-effect of a run that is a file goes through `commit_file`, so that a test can stop a run right
-before and right after each.
+A file that has its name is complete; what a crash leaves under `.tmp-` is never read. Every
+outside effect of a run that is a file goes through `commit_file` or `remove_folder`, so that a test
+can stop a run right before and right after each.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ def commit_file(temporary: Path, final: Path) -> None:
     _sync_folder(final.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes what is needed no more; the one point where files of a run disappear."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def atomic_path(final: Path | str) -> Iterator[Path]:
     """Gives a temporary path beside `final`; what the block leaves there is renamed into place.
@@ -36,14 +41,14 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
         RayalError: the disk is full.
     """
     final = Path(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.parent / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
     try:
+        final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
         commit_file(temporary, final)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        if not isinstance(error, RayalError) and is_disk_full(error):
             raise RayalError(
                 f"the disk is full while writing {final}; nothing was half-written: free some "
                 "space and run the same command again"
@@ -54,6 +59,15 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error is, or came of, a full disk or quota; torch hides it in a RuntimeError."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def write_bytes(final: Path | str, content: bytes) -> None:

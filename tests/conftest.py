@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from doors import Doors
 from passes import Stage
 from runs import write_embeddings, write_sums
 
@@ -15,6 +16,14 @@ from rayal.pool import Pool, ingest
 FAULTS = str(Path(__file__).parent / "faults")
 prepare_environment("local")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def doors(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Doors:
+    """The `rayal` command, in this process and in a folder of its own."""
+    return Doors(capsys, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class Stage:
             f"run_dir={folder}", *overrides,
         )  # fmt: skip
         loop, _ = loop_of(*overrides)
-        ids = np.sort(_all_ids(pool)[:: max(1, pool.num_rows // NUM_TAKEN)][:NUM_TAKEN])
+        ids = np.sort(all_ids(pool)[:: max(1, pool.num_rows // NUM_TAKEN)][:NUM_TAKEN])
         pending = np.arange(len(ids)) % 5 == 4
         labels = pool.secret_labels(ids)
         encoded = loop.vocabulary.encode(labels)
@@ -86,7 +86,8 @@ def stage_for(strategy: str) -> str:
     return "number_stage" if strategy in FOR_NUMBERS else "class_stage"
 
 
-def _all_ids(pool: Pool) -> np.ndarray:
+def all_ids(pool: Pool) -> np.ndarray:
+    """Gives the ids of a pool in the order of its shards."""
     parts = []
     for shard in pool.shards:
         for rows in pool.batches(shard, ("sample_id",), 1_000_000):

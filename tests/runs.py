@@ -48,6 +48,14 @@ def digest(run_dir: str | Path) -> str:
         return ledger.digest()
 
 
+def picked(run_dir: str | Path) -> list[list[int]]:
+    """Gives the ids of every round's batch, in the order picked."""
+    folder = RunDir(str(run_dir))
+    with Ledger.open(folder.ledger_url, folder.read_id(), writer=False) as ledger:
+        batches = [event.result for event in ledger.events(step="selected")]
+    return [folder.read(batch)["sample_id"].to_pylist() for batch in batches]
+
+
 def write_embeddings(path: Path, num_rows: int, width: int = 8, seed: int = 0) -> Path:
     """Writes a Parquet file with `embedding` and a string `label` of four overlapping classes."""
     rng = np.random.default_rng(seed)

@@ -1,15 +1,17 @@
-"""The other side of file_drop, for tests: reads the outbox, knows the truth, answers in portions."""
+"""The other side of file_drop: reads the outbox, knows the truth, answers in portions."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from rayal.pool import Pool
-from rayal.storage import write_text
 
 
 class Vendor:
@@ -51,6 +53,23 @@ class Vendor:
                     files.append(self.inbox)
         return num_new
 
+    @contextlib.contextmanager
+    def at_work(self, every_s: float = 0.1) -> Iterator[None]:
+        """Answers about half of what is open, again and again, in a thread."""
+        ended = threading.Event()
+
+        def work() -> None:
+            while not ended.wait(every_s):
+                self.answer(0.5)
+
+        thread = threading.Thread(target=work, name="vendor", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
     def _write(self, key: str, ids: np.ndarray, number: int) -> None:
         labels = [str(label) for label in self.pool.secret_labels(ids)]
         pairs = list(zip(ids.tolist(), labels, strict=True))
@@ -61,7 +80,11 @@ class Vendor:
             text = "sample_id,label\n" + "".join(f"{i},{x}\n" for i, x in pairs)
             suffix = "csv"
         folder = self.inbox / key if self.rng.random() < 0.5 else self.inbox
-        write_text(folder / f"{key}-{number:03d}.{suffix}", text)
+        folder.mkdir(parents=True, exist_ok=True)
+        final = folder / f"{key}-{number:03d}.{suffix}"
+        unfinished = final.with_name(f".{final.name}")
+        unfinished.write_text(text)
+        unfinished.rename(final)
 
 
 def _ids(part: Path) -> list[int]:

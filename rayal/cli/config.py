@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rayal.cli.binding import check_tree
 from rayal.errors import ConfigError, RayalError
 
 # Read by interpolation from inside the tree, and no argument of Loop.
@@ -44,19 +51,18 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def check_overrides(words: Sequence[str]) -> None:
-    """Composes once, to explain in one line what Hydra would explain in many.
+def check_overrides(words: Sequence[str], sweeps: bool = False) -> None:
+    """Composes once, and once more for each further value of a sweep, to explain in one line what
+    Hydra would explain in many.
 
     Raises:
         ConfigError: an unknown key or choice, named with what comes close.
     """
-    overrides = [word for word in words if not word.startswith("-")]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            compose("config", overrides=overrides)
-    except HydraException as error:
-        raise ConfigError(_one_line(error, overrides)) from error
+            for overrides in _each_value(words, sweeps):
+                _compose(overrides)
     finally:
         GlobalHydra.instance().clear()
 
@@ -65,9 +71,12 @@ def build(config: Mapping[str, Any]) -> Any:
     """Gives the Loop of a resolved configuration: one call of `instantiate`, nothing else.
 
     Raises:
-        ConfigError: a target that cannot be imported, or does not take an argument.
+        ConfigError: a node that does not fit its class, or a class that cannot be built.
     """
+    shared = {key: config[key] for key in SHARED if key in config}
     tree = {key: value for key, value in config.items() if key not in SHARED}
+    check_tree(shared)  # first: what is shared is named by its own key
+    check_tree(tree)
     try:
         return instantiate(tree, _convert_="all")
     except InstantiationException as error:
@@ -77,13 +86,61 @@ def build(config: Mapping[str, Any]) -> Any:
                 raise cause from None
             cause = cause.__cause__
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        where = next((line for line in lines if line.startswith("full_key: ")), "full_key: the run")
         inner = error.__cause__
-        reason = f" ({type(inner).__name__}: {inner})" if inner is not None else ""
-        where = next((line for line in lines if line.startswith("full_key")), "")
+        reason = " ".join(f"{type(inner).__name__}: {inner}".split()) if inner else lines[0]
         raise ConfigError(
-            f"a part could not be built: {lines[0]}{reason} {where}; check the _target_ and its "
-            "arguments, and for classes of your own that their package is on PYTHONPATH"
+            f"{where.removeprefix('full_key: ')} could not be built ({reason}); check its _target_ "
+            "and its arguments"
         ) from error
+
+
+def _each_value(words: Sequence[str], sweeps: bool) -> Iterator[list[str]]:
+    """Gives the overrides with the first value of every sweep, then with each other value."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException as error:
+        why = " ".join(str(error).split()).split(" See https", 1)[0]
+        raise ConfigError(
+            f"'{error.override}' cannot be read ({why}); write key=value, and "
+            "quote a value with commas, brackets or spaces"
+        ) from error
+    several = [str(one.input_line) for one in parsed if one.is_sweep_override()]
+    if several and not sweeps:
+        raise ConfigError(
+            f"'{several[0]}' gives several values; add -m to sweep over them, write [a,b] for a "
+            "list, or quote the value for a word with a comma"
+        )
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [str(one.input_line)]
+        for one in parsed
+    ]
+    firsts = [some[0] for some in values]
+    yield firsts
+    for place, some in enumerate(values):
+        for value in some[1:]:
+            yield [*firsts[:place], value, *firsts[place + 1 :]]
+
+
+def _compose(overrides: list[str]) -> None:
+    try:
+        compose("config", overrides=overrides)
+    except MissingConfigException as error:
+        raise ConfigError(_no_choice(error)) from error
+    except HydraException as error:
+        raise ConfigError(_one_line(error, overrides)) from error
+
+
+def _no_choice(error: MissingConfigException) -> str:
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    options = list(error.options or ())
+    close = difflib.get_close_matches(name, options, n=2)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return (
+        f"there is no {group or 'configuration'} '{name}'{meant} (there are: {', '.join(options)})"
+    )
 
 
 def _one_line(error: HydraException, overrides: Sequence[str]) -> str:
@@ -97,13 +154,11 @@ def _one_line(error: HydraException, overrides: Sequence[str]) -> str:
                 f"there is no key '{key}' in the configuration{meant} "
                 "(`rayal run --cfg job` prints all keys; +key=value adds one)"
             )
-    return f"the configuration could not be composed: {text}"
+    return f"the configuration could not be composed: {text}; check the words after `rayal run`"
 
 
 def _known_keys() -> list[str]:
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        tree = OmegaConf.to_container(compose("config"), resolve=False)
-    return sorted(_dotted(tree))
+    return sorted(_dotted(OmegaConf.to_container(compose("config"), resolve=False)))
 
 
 def _dotted(node: Any, prefix: str = "") -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 
 import rayal
-from rayal.errors import RayalError
+from rayal.cli.explain import line_of, tell
 
 COMMANDS = {
     "ingest": "turn a source into a pool:         rayal ingest SOURCE POOL_DIR",
@@ -31,16 +32,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(rayal.__version__)
         return 0
     if command not in COMMANDS:
-        print(f"error: there is no command '{command}'\n\n{_usage()}", file=sys.stderr)
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        tell(f"there is no command '{command}'{meant} (there are: {', '.join(COMMANDS)})")
         return 2
     door = importlib.import_module(f"rayal.cli.{command}")
     try:
         return int(door.main(words[1:]))
-    except RayalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command again goes on where it stood", file=sys.stderr)
+        return 130
+    except Exception as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        return tell(line)
 
 
 def _usage() -> str:

@@ -12,11 +12,11 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from rayal.engine.scoring import Scoring, ShardReport, Testing
 from rayal.engine.survivors import SliceSpec
@@ -27,7 +27,15 @@ from rayal.ranking import Cut
 from rayal.types import Predictor
 
 MAX_DEATHS_PER_SHARD = 3
+MAX_FALSE_STARTS = 3  # of one worker in a row
 _INLINE_BYTES = 65_536  # larger arguments are put into the object store once
+
+
+class Seat(NamedTuple):
+    """Who knows the journal of a slice; a worker that was replaced has a higher generation."""
+
+    worker: int
+    generation: int
 
 
 class _Carrier:
@@ -93,6 +101,7 @@ class Crew:
         self.generation: list[int] = []
         self._starting: dict[Any, int] = {}
         self._ready: set[int] = set()
+        self._false_starts: collections.Counter[int] = collections.Counter()
         for _ in range(num_workers):
             self.actors.append(None)
             self.generation.append(0)
@@ -166,7 +175,7 @@ class Crew:
         """Waits until at least one worker is there.
 
         Raises:
-            ConfigError: none started in time, naming what was asked for and what the cluster has.
+            ScoringError: none started in time, naming what is there and what the cluster has.
         """
         deadline = time.monotonic() + self.timeout_s
         while not self._ready:
@@ -182,35 +191,54 @@ class Crew:
             ray.get(ref)
         except RayTaskError as error:
             raise _explained(error) from None
-        except RayActorError as error:
-            raise _not_started(error) from error
+        except RayError as error:
+            self._false_starts[index] += 1
+            if _will_not_start(error) or self._false_starts[index] >= MAX_FALSE_STARTS:
+                raise _not_started(error) from error
+            self._hire(index)  # its node was lost, or somebody killed it
+            return
+        self._false_starts[index] = 0
         self._ready.add(index)
 
-    def ask(
-        self,
-        owners: dict[int, list[SliceSpec]],
-        journal: Sequence[tuple[Any, ...]],
-        asked: dict[int, int],
-    ) -> dict[int, Any]:
-        """Asks each owner's slices the last question of the journal; gives answers by slice key.
+    def _welcome_all(self) -> None:
+        """Welcomes whoever has started meanwhile, and waits only where nobody is there."""
+        if self._starting:
+            refs = list(self._starting)
+            for ref in ray.wait(refs, num_returns=len(refs), timeout=0)[0]:
+                self._welcome(ref)
+        self.wait_ready()
 
-        `asked` says which generation of a worker knows the journal so far. An owner that died is
-        replaced and asked the whole journal, which makes its caches again.
+    def ask(
+        self, specs: Sequence[SliceSpec], journal: Sequence[tuple[Any, ...]], seats: dict[int, Seat]
+    ) -> list[Any]:
+        """Asks every slice the last question of the journal; gives answers in the order of specs.
+
+        A slice stays with the worker that knows its journal so far (`seats`, kept up to date here).
+        Where that worker died, another one that is there takes the slice and is asked the whole
+        journal, which makes its caches again: a lost node costs time, and no answer waits for a
+        worker that the cluster has no room for.
+
+        Raises:
+            ScoringError: workers die again and again, or nobody answers within `timeout_s`.
         """
         answers: dict[int, Any] = {}
-        pending = dict(owners)
         deaths = 0
-        while pending:
+        while len(answers) < len(specs):
+            self._welcome_all()
             calls = {}
-            for index, specs in pending.items():
-                knows = asked.get(index) == self.generation[index]
+            for (index, knows), some in self._seating(specs, answers, seats).items():
                 questions = journal[-1:] if knows else list(journal)
-                calls[self.actors[index].ask.remote(specs, questions)] = index
-            for ref, index in calls.items():
+                seat = Seat(index, self.generation[index])
+                calls[self.actors[index].ask.remote(some, questions)] = (seat, some)
+            for ref, (seat, some) in calls.items():
                 try:
                     found = ray.get(ref, timeout=self.timeout_s)
                 except RayTaskError as error:
                     raise _explained(error) from None
+                except GetTimeoutError:
+                    raise ScoringError(
+                        f"no answer to question {len(journal)} of the selection: {self._waited()}"
+                    ) from None
                 except RayError as error:
                     deaths += 1
                     if deaths > MAX_DEATHS_PER_SHARD * self.num_workers:
@@ -219,11 +247,32 @@ class Crew:
                             f"({type(error).__name__}); give them more memory (engine.memory_gib), "
                             "or lower strategy.num_candidates"
                         ) from error
-                    self._hire(index)
+                    if seat.generation == self.generation[seat.worker]:  # not replaced yet
+                        self._hire(seat.worker)
                     continue
-                asked[index] = self.generation[index]
-                answers |= {s.key: a for s, a in zip(pending.pop(index), found, strict=True)}
-        return answers
+                for spec, answer in zip(some, found, strict=True):
+                    seats[spec.key] = seat
+                    answers[spec.key] = answer
+        return [answers[spec.key] for spec in specs]
+
+    def _seating(
+        self, specs: Sequence[SliceSpec], answers: Collection[int], seats: Mapping[int, Seat]
+    ) -> dict[tuple[int, bool], list[SliceSpec]]:
+        """Gives the slices not yet answered by (whom to ask, whether it knows the journal)."""
+        there = sorted(self._ready)
+        groups: dict[tuple[int, bool], list[SliceSpec]] = {}
+        for place, spec in enumerate(specs):
+            if spec.key in answers:
+                continue
+            seat = seats.get(spec.key)
+            if seat is not None and self._is_there(seat):
+                groups.setdefault((seat.worker, True), []).append(spec)
+            else:
+                groups.setdefault((there[place % len(there)], False), []).append(spec)
+        return groups
+
+    def _is_there(self, seat: Seat) -> bool:
+        return seat.worker in self._ready and seat.generation == self.generation[seat.worker]
 
     def forget(self) -> None:
         """Drops the slices that the workers hold."""
@@ -246,12 +295,16 @@ class Crew:
 
     def _stuck(self, running: dict[Any, tuple[int, Shard]], todo: Sequence[Shard]) -> str:
         shards = sorted([s.index for _, s in running.values()] + [s.index for s in todo])
+        return f"shards {shards[:8]} wait: {self._waited()}"
+
+    def _waited(self) -> str:
         have, free = ray.cluster_resources(), ray.available_resources()
         return (
             f"nothing finished for {self.timeout_s:.0f} s: {len(self._ready)} of "
-            f"{self.num_workers} workers are there, shards {shards[:8]} wait; the cluster has "
-            f"{have.get('CPU', 0):g} CPUs ({free.get('CPU', 0):g} free) and "
-            f"{have.get('GPU', 0):g} GPUs ({free.get('GPU', 0):g} free); lower engine.num_workers or engine.num_gpus, or raise engine.timeout_s"
+            f"{self.num_workers} workers are there; the cluster has {have.get('CPU', 0):g} CPUs "
+            f"({free.get('CPU', 0):g} free) and {have.get('GPU', 0):g} GPUs "
+            f"({free.get('GPU', 0):g} free); lower engine.num_workers or engine.num_gpus, or raise "
+            "engine.timeout_s"
         )
 
 
@@ -271,12 +324,17 @@ def _missing_module(text: str) -> str:
 
 def _not_importable(message: str) -> ConfigError:
     return ConfigError(
-        f"workers cannot import a module of yours ({message}); name the folder of its package in "
-        "engine.py_modules, or install it where the workers run"
+        f"workers cannot import a module of yours ({message}); name its .py file, or the "
+        "folder of its package, in engine.py_modules, or install it where the workers run"
     )
 
 
-def _not_started(error: RayActorError) -> RayalError:
+def _will_not_start(error: RayError) -> bool:
+    """Whether another try would end alike: not the loss of a process, but what it was told."""
+    return not isinstance(error, RayActorError) or "creation task" in str(error)
+
+
+def _not_started(error: RayError) -> RayalError:
     text = str(error)
     if missing := _missing_module(text):
         return _not_importable(missing)
@@ -286,9 +344,9 @@ def _not_started(error: RayActorError) -> RayalError:
 def _poison(shard: Shard, error: RayError) -> str:
     return (
         f"shard {shard.index} ended its worker {MAX_DEATHS_PER_SHARD} times "
-        f"({type(error).__name__}); out of memory is the usual cause: lower predictor.batch_rows "
-        "(it is part of the answer, so rayal does not do so by itself) or give workers more "
-        f"memory, and look at the rows of {shard.path}"
+        f"({type(error).__name__}); out of memory is the usual cause: give workers more memory, "
+        "or lower predictor.batch_rows in a new run_dir (it is part of the answer, so rayal does "
+        f"not do so by itself), and look at the rows of {shard.path}"
     )
 
 

@@ -59,7 +59,11 @@ def fit_group(fitting: Fitting, timeout_s: float) -> Checkpoint:
         run_config=RunConfig(
             name=f"{Path(fitting.out_path).name}-{attempt}",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=2),
+            # Ray Train tries for a minute to start the group, and without a limit for ever: where
+            # a node was lost meanwhile, that is a silent hang.
+            failure_config=FailureConfig(
+                max_failures=2, controller_failure_limit=max(1, int(timeout_s // 60))
+            ),
         ),
     )
     try:

@@ -100,7 +100,7 @@ def _runtime_env(py_modules: Sequence[str]) -> dict[str, Any]:
         if not folder.exists():
             raise ConfigError(
                 f"engine.py_modules names {module}, which is not there; give the folder of a "
-                "package that holds your own classes"
+                "package, or the .py file, that holds your own classes"
             )
         modules.append(str(folder))
         if str(folder.parent) not in sys.path:

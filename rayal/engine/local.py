@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayal import metrics
+from rayal import metrics, storage
 from rayal.engine import survivors
 from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Tallies, Testing
 from rayal.engine.survivors import SliceSpec, count_inside, plan_slices
@@ -98,7 +98,11 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
     reports = [state.reports[shard] for shard in sorted(state.reports)]
     folder = scoring.folder
     cut: Cut | None = None
-    counts = [report.num_kept for report in reports]
+    # By place, not by turn: a source range whose rows are all test rows has no shard in the pool.
+    counts, num_labelled = ([0] * (max(state.reports, default=-1) + 1) for _ in range(2))
+    for report in reports:
+        counts[report.shard] = report.num_kept
+        num_labelled[report.shard] = report.num_labelled
     if scoring.keep is not None and sum(counts) > scoring.keep:
         bare = [
             SliceSpec(shard, folder, (shard,), "candidates", None, with_features=False)
@@ -112,16 +116,13 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
         for spec, count in zip(bare, inside_counts, strict=True):
             counts[spec.key] = count
     candidates = listed(plan_slices(counts, folder, "candidates", cut))
-    labelled = listed(plan_slices([r.num_labelled for r in reports], folder, "labelled", None))
+    labelled = listed(plan_slices(num_labelled, folder, "labelled", None))
     return Pass(candidates, labelled, Tallies.of(reports))
 
 
 def clear_pass(folder: Path) -> None:
-    """Removes a pass's files once its batch is recorded."""
-    for path in sorted(folder.glob("*.arrow")):
-        path.unlink(missing_ok=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Removes a pass's files, and what a killed worker left unfinished among them."""
+    storage.remove_folder(folder)
 
 
 __all__ = ["LocalEngine", "clear_pass", "finish_pass", "fit_rank", "survivors"]

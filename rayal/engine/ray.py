@@ -137,14 +137,14 @@ class RayEngine:
         return fit_group(fitting, self.timeout_s)
 
     def describe(self) -> dict[str, Any]:
-        """Gives engine, workers and the cluster's resources."""
+        """Gives engine, workers and how many nodes are alive."""
         import ray
 
-        resources = ray.cluster_resources() if ray.is_initialized() else {}
+        nodes = ray.nodes() if ray.is_initialized() else []
         return {
             "engine": "ray",
             "num_workers": self.num_workers,
-            "num_nodes": sum(name.startswith("node:") for name in resources),
+            "num_nodes": sum(node["Alive"] for node in nodes),
         }
 
     def close(self) -> None:
@@ -164,11 +164,8 @@ class RayCandidates:
     def __init__(self, crew: Any, specs: Sequence[SliceSpec]) -> None:
         self._crew = crew
         self._specs = sorted(specs, key=lambda spec: spec.key)
-        self._owners: dict[int, list[SliceSpec]] = {}
-        for place, spec in enumerate(self._specs):
-            self._owners.setdefault(place % crew.num_workers, []).append(spec)
         self._journal: list[tuple[Any, ...]] = []
-        self._asked: dict[int, int] = {}  # worker -> the generation that knows the journal so far
+        self._seats: dict[int, Any] = {}  # slice key -> the worker that knows the journal so far
         self._num_rows: int | None = None
 
     @property
@@ -185,8 +182,8 @@ class RayCandidates:
         if not self._specs:
             return []
         self._journal.append((ask, step, put_once(args)))
-        answers = self._crew.ask(self._owners, self._journal, self._asked)
-        return [answers[spec.key] for spec in self._specs]
+        answers: list[Any] = self._crew.ask(self._specs, self._journal, self._seats)
+        return answers
 
 
 def _length(part: Any, step: int) -> int:

@@ -40,6 +40,7 @@ class Scoring:
     taken_path: str  # spent and pending rows: see survivors.write_taken
     folder: str  # where survivors are written, one file a shard
     pass_id: str  # names everything above that an answer depends on
+    decode: bool = False  # decode every row, to reject some, also where nothing needs a model
 
     @property
     def needs(self) -> Needs:

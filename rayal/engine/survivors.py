@@ -2,8 +2,8 @@
 
 A file holds two Arrow streams, one after the other: the rows still above the threshold, and the
 labelled or pending rows of the shard. Features are fixed-width bytes, so a slice of one file is a
-memory map and no copy. The shard's report rides in the schema's metadata: a driver that starts again
-finds what is done.
+memory map and no copy. The shard's report rides in the schema's metadata: a driver that starts
+again finds what is done.
 """
 
 from __future__ import annotations
@@ -157,10 +157,16 @@ class Taken:
 
     def find(self, ids: Ids) -> np.ndarray:
         """Gives (N,) the place of each id among the taken, or -1."""
-        if not len(self.ids):
+        if not len(self.ids) or not len(ids):
             return np.full(len(ids), -1)
-        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        return np.where(self.ids[place] == ids, place, -1)
+        # A batch's ids lie close together, and few of the taken lie among them.
+        first = np.searchsorted(self.ids, ids.min())
+        near = self.ids[first : np.searchsorted(self.ids, ids.max(), "right")]
+        place = np.full(len(ids), -1)
+        if len(near):
+            hits = np.flatnonzero(np.isin(ids, near))
+            place[hits] = first + np.searchsorted(near, ids[hits])
+        return place
 
 
 def write_taken(path: Path, taken: Taken) -> None:

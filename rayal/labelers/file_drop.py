@@ -201,6 +201,11 @@ def _contradiction(first: Answer, other: Answer) -> list[str]:
 
 
 def _report(problems: Sequence[str], inbox: str) -> str:
+    if len(problems) == 1:
+        return (
+            f"the answers in {inbox} cannot be taken yet: {problems[0]}; correct these lines and "
+            "run the same command again, nothing is lost"
+        )
     shown = "\n  ".join(problems[:_MOST_PROBLEMS])
     more = len(problems) - _MOST_PROBLEMS
     rest = f"\n  ... and {more} more" if more > 0 else ""

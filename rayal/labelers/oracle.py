@@ -84,12 +84,14 @@ class Oracle:
 
         Raises:
             ConfigError: `noise` is above 1 for classes.
+            PoolError: the pool has no labels.
         """
         if vocabulary.kind != "number" and self.noise > 1:
             raise ConfigError(
                 f"the oracle has noise={self.noise} for labels of kind '{vocabulary.kind}'; give a "
                 "share from 0 to 1"
             )
+        secret_labels(np.empty(0, np.int64))  # a pool without labels says so now, not at the order
         self._secret_labels, self._vocabulary = secret_labels, vocabulary
         self._folder = Path(folder)
 

@@ -124,6 +124,31 @@ class Ledger:
         held = self._store.read(lambda c: is_held(c, self.run_id, at))
         return "running" if held else "interrupted"
 
+    def adopt(self, taken: Sequence[Event], answers: Sequence[StoredLabel]) -> None:
+        """Records steps and labels of another run as this one's, all or none of them."""
+        epoch = 0 if self._lease is None else self._lease.epoch
+
+        def work(connection: Connection) -> None:
+            for event in taken:
+                steps.append(
+                    connection,
+                    self.run_id,
+                    round=event.round,
+                    step=event.step,
+                    fingerprint=event.fingerprint,
+                    record=records.encode(event.result, event.step),
+                    notes=event.notes,
+                    epoch=epoch,
+                    at=event.at,
+                )
+            for one in answers:
+                given = [one.event]
+                labels.append(
+                    connection, self._store, self.run_id, one.round, one.job_id, given, _now()
+                )
+
+        self._commit(work)
+
     # ---------------------------------------------------------------------------------- the steps
 
     def once(self, round: int, step: str, function: Callable[..., T], *arguments: Any) -> T:

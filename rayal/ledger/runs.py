@@ -83,8 +83,8 @@ def start(
     differ = compare_configs(old.config, config, may_change, may_grow)
     if differ:
         raise ConfigError(
-            f"run '{run_id}' was started with another configuration; put these keys back, or start "
-            "a new run_dir:\n  " + "\n  ".join(differ)
+            f"run '{run_id}' was started with another configuration ({'; '.join(differ)}); put "
+            "these keys back, or start a new run_dir"
         )
     connection.execute(update(schema.runs).where(schema.runs.c.run_id == run_id).values(**fields))
 

@@ -24,6 +24,7 @@ from rayal.errors import LedgerError, RayalError
 T = TypeVar("T")
 
 _BUSY_S = 30.0
+_FULL = "disk is full"  # in the words of SQLite
 # WAL needs shared memory that all openers see; on these it may fail only after it reported success.
 _NETWORK_FILESYSTEMS = (
     "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "fuse.sshfs",
@@ -76,11 +77,8 @@ class Store:
 def explain(error: DBAPIError, name: str) -> RayalError:
     """Gives the one line that a database error deserves."""
     text = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else repr(error.orig)
-    if "disk is full" in text or getattr(error.orig, "sqlstate", "") == "53100":
-        return RayalError(
-            f"the disk is full while writing the ledger {name}; nothing was half-written: free "
-            "some space and run the same command again"
-        )
+    if _FULL in text or getattr(error.orig, "sqlstate", "") == "53100":
+        return _disk_full(name)
     if "database is locked" in text:
         return LedgerError(
             f"the ledger {name} was locked by another process for {_BUSY_S:.0f} s; close what "
@@ -89,6 +87,13 @@ def explain(error: DBAPIError, name: str) -> RayalError:
     return LedgerError(
         f"the ledger {name} cannot be read or written ({text}); check that it is there, is a "
         "database and is yours to write, then run the same command again"
+    )
+
+
+def _disk_full(name: str) -> RayalError:
+    return RayalError(
+        f"the disk is full while writing the ledger {name}; nothing was half-written: free some "
+        "space and run the same command again"
     )
 
 
@@ -122,6 +127,8 @@ def probe_wal(folder: Path) -> None:
             if second.execute("SELECT x FROM probe").fetchall() != [(1,)]:
                 raise sqlite3.OperationalError("a second connection does not see what was written")
     except sqlite3.Error as error:
+        if _FULL in str(error):
+            raise _disk_full(str(path)) from error
         raise _no_wal(folder, str(error)) from error
     finally:
         for leftover in folder.glob(path.name + "*"):

@@ -65,7 +65,9 @@ def save(folder: Path, description: Description, members: Sequence[nn.Module]) -
     folder.mkdir(parents=True)
     for index, member in enumerate(members):
         state = {name: tensor.detach().cpu() for name, tensor in member.state_dict().items()}
-        torch.save(state, folder / f"member-{index}.pt")
+        # By a file of Python's, whose error says that a disk is full; torch's own does not.
+        with (folder / f"member-{index}.pt").open("wb") as file:
+            torch.save(state, file)
     text = json.dumps(asdict(description), indent=1, ensure_ascii=False)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ embeddings (BADGE) can be taken from embeds and logits alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -59,14 +60,14 @@ class MLP(nn.Module):
 
 
 class NgramBag(nn.Module):
-    """Sums the vectors of a text's hashed n-grams, then a linear layer, or one hidden layer first.
+    """Means the vectors of a text's hashed n-grams, then a linear layer, or one hidden layer first.
 
-    `num_buckets` is that of the transform. A sum learns in fewer epochs than a mean here (language
-    identification, 1,000 words, 10 epochs: .61 test accuracy against .49), and a wide start of the
-    vectors costs accuracy for few labels, hence `init_std`. O(n-grams x width).
+    `num_buckets` is that of the transform. `mode` sum learns in fewer steps and wants a small
+    `init_std` and learning rate (0.01, 0.01); its logits grow with a text's length, so that its
+    margins say less: language identification, 18,000 of 200,000 words, test accuracy of random and
+    margin .795 and .807 with sum, .788 and .809 with mean (one seed). O(n-grams x width).
 
-    Reference: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017, with a sum
-    in place of the mean.
+    Reference: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class NgramBag(nn.Module):
         width: int = 32,
         hidden: int = 0,
         dropout: float = 0.3,
-        init_std: float = 0.01,
+        init_std: float = 0.1,
+        mode: Literal["mean", "sum"] = "mean",
     ) -> None:
         super().__init__()
-        self.bag = nn.EmbeddingBag(num_buckets, width, mode="sum")
+        self.bag = nn.EmbeddingBag(num_buckets, width, mode=mode)
         nn.init.normal_(self.bag.weight, std=init_std)
         self.hidden: nn.Module = nn.Identity()
         if hidden:

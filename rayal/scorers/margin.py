@@ -29,6 +29,6 @@ class Margin:
             closeness_NC = 1.0 - (2.0 * probs_NC.double() - 1.0).abs()
             return closeness_NC.mean(dim=1).clamp(min=0.0)
         # Two passes for a maximum take 0.4 of the time of topk(2) on a CPU (65,536 x 30).
-        first_N, place_N = probs_NC.max(dim=1)
+        first_N, place_N = outputs.likeliest
         second_N = probs_NC.scatter(1, place_N[:, None], 0.0).amax(dim=1)
         return (1.0 - (first_N.double() - second_N.double())).clamp(min=0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +86,18 @@ class Supervised:
                 f"trainer.schedule is '{self.schedule}', expected 'linear' or 'constant'"
             )
 
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Refuses labels of another kind than the model's.
+
+        Raises:
+            ConfigError: they are.
+        """
+        if vocabulary.kind != self.model.kind:
+            raise ConfigError(
+                f"model.kind is '{self.model.kind}', but the labels are of kind "
+                f"'{vocabulary.kind}'; set model.kind to that"
+            )
+
     def fit(
         self,
         labels: pa.Table,
@@ -99,11 +110,7 @@ class Supervised:
         """Gives the checkpoint that rank 0 left in the folder `out`; its path is left empty."""
         if labels.num_rows == 0:
             raise TrainingError("the snapshot has no labels, expected one or more; label some rows")
-        if vocabulary.kind != self.model.kind:
-            raise ConfigError(
-                f"model.kind is '{self.model.kind}', but the labels are of kind "
-                f"'{vocabulary.kind}'; set model.kind to that"
-            )
+        self.check(vocabulary)
         num_threads = torch.get_num_threads()
         torch.set_num_threads(self.num_threads)
         try:
@@ -144,8 +151,6 @@ class Supervised:
         ids = labels.column("sample_id").to_numpy()
         answers = vocabulary.encode(labels.column("label").to_pylist())
         train, valid = split(ids, self.validation_share, keys)
-        if group.rank == 0:
-            _warn_of_unseen(answers, vocabulary)
         mean, std = 0.0, 1.0
         if vocabulary.kind == "number":
             mean, std = float(answers[train].mean()), float(answers[train].std()) or 1.0
@@ -215,23 +220,6 @@ def _mean_one(weights: Float64s, train: Positions) -> torch.Tensor:
             "weights and trainer.class_weights"
         )
     return torch.from_numpy(weights / mean).float()
-
-
-def _warn_of_unseen(answers: np.ndarray, vocabulary: Vocabulary) -> None:
-    if vocabulary.kind == "number":
-        return
-    if vocabulary.kind == "class":
-        counts = np.bincount(answers.astype(np.int64), minlength=vocabulary.num_outputs)
-    else:
-        counts = answers.sum(0)
-    unseen = [name for name, count in zip(vocabulary.classes, counts, strict=True) if count == 0]
-    if unseen:
-        logging.getLogger("rayal").warning(
-            "no label shows %d of %d classes yet: %s; the model cannot learn them until one does",
-            len(unseen),
-            len(counts),
-            _some(unseen),
-        )
 
 
 def _leave(

@@ -82,7 +82,8 @@ class Predictor(Protocol):
         ...
 
     def predict(self, ids: torch.Tensor, encoded: Any, needs: Needs) -> Outputs:
-        """The forward pass; gives the outputs among `needs` (pool columns are not its concern)."""
+        """The forward pass; gives the outputs among `needs` (pool columns are not its concern).
+        Without any it gives `rejected` alone, and asks for no checkpoint."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -46,6 +47,12 @@ class Outputs:
     @property
     def probs(self) -> torch.Tensor:
         return self["probs"]
+
+    @cached_property
+    def likeliest(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N,) the highest of a row's probs and (N,) its class, found once for all who ask."""
+        highest_N, class_N = self.probs.max(dim=1)
+        return highest_N, class_N
 
     @property
     def embeds(self) -> torch.Tensor:

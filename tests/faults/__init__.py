@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from rayal.keys import Keys
 from rayal.scorers.margin import Margin
@@ -63,3 +64,19 @@ class Slow:
     def score(self, outputs: Outputs, keys: Keys) -> torch.Tensor:
         time.sleep(0.1)
         return Margin().score(outputs, keys)
+
+
+class Hungry(nn.Module):
+    """A linear model that has no memory left for a batch while a file is there."""
+
+    def __init__(self, num_outputs: int, num_inputs: int, flag: str, by: str) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_outputs)
+        self.flag, self.by = flag, by
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled() and len(rows) > 1 and os.path.exists(self.flag):
+            if self.by == "torch":
+                torch.empty(1 << 60)
+            bytearray(1 << 62)
+        return self.linear(rows)

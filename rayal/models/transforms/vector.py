@@ -47,9 +47,8 @@ class Vector:
         else:
             values_ND = np.concatenate(parts, axis=1, dtype=np.float32, casting="unsafe")
         # One sum is far cheaper than a test of each value, and is not finite if any value is not.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = values_ND.sum()
-        if not np.isfinite(total):
+        # torch's takes a quarter of the time of numpy's.
+        if not torch.isfinite(torch.from_numpy(values_ND).sum()):
             bad_N = ~np.isfinite(values_ND).all(axis=1)
             if bad_N.any():
                 raise Undecodable(

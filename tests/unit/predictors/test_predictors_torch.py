@@ -18,7 +18,7 @@ from rayal.models.transform import Undecodable
 from rayal.models.transforms.ngrams import Ngrams
 from rayal.models.transforms.vector import Vector
 from rayal.predictors.dropout_draws import FixedDropout, fix_dropout
-from rayal.predictors.torch_predictor import TorchPredictor
+from rayal.predictors.torch_predictor import TorchPredictor, softmax
 from rayal.types import Checkpoint, Kind
 
 WIDTH, OUTPUTS, HIDDEN = 3, 4, 5
@@ -66,11 +66,32 @@ def test_probs_and_embeds_are_those_of_the_plain_module(tmp_path: Path) -> None:
     assert predictor.columns() == ("embedding",)
     outputs = predictor.predict(IDS, predictor.encode(rows(VALUES)), ("probs", "embeds", "word"))
     logits, embeds = member(INPUTS)
-    assert torch.equal(outputs.probs, logits.softmax(1))
+    torch.testing.assert_close(outputs.probs, logits.softmax(1))
     assert torch.equal(outputs.embeds, embeds)
     assert set(outputs.arrays) == {"probs", "embeds"}
     assert outputs.rejected is None
     assert predictor.predict(IDS, predictor.encode(rows(VALUES)), ()).arrays == {}
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 15, 16, 40])
+def test_narrow_and_wide_probs_are_the_softmax_to_the_last_bits(num_classes: int) -> None:
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(50, num_classes)) * 3).float()
+    logits[0, 0] = 1e30
+    exact = logits.double().softmax(1)
+    torch.testing.assert_close(softmax(logits).double(), exact, rtol=3e-6, atol=1e-7)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_outputs_of_the_cpu_whatever_is_copied_meanwhile(tmp_path: Path) -> None:
+    on_cpu, _ = loaded(tmp_path)
+    on_gpu = TorchPredictor(on_cpu.model, device="cuda")
+    on_gpu.load(Checkpoint("", ""), str(tmp_path / "c"), Keys(1, 0))
+    batches = [rows(VALUES + step) for step in range(8)]
+    ahead = [on_gpu.encode(batch) for batch in batches]
+    for batch, encoded in zip(batches, ahead, strict=True):
+        found = on_gpu.predict(IDS, encoded, ("probs",)).probs.cpu()
+        wanted = on_cpu.predict(IDS, on_cpu.encode(batch), ("probs",)).probs
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_an_ensemble_gives_its_members_as_draws_and_their_mean(tmp_path: Path) -> None:
@@ -78,7 +99,7 @@ def test_an_ensemble_gives_its_members_as_draws_and_their_mean(tmp_path: Path) -
     needs = ("draws", "probs", "embeds")
     outputs = predictor.predict(IDS, predictor.encode(rows(VALUES)), needs)
     each = [member(INPUTS)[0].softmax(1) for member in members]
-    assert torch.equal(outputs.draws, torch.stack(each, 1))
+    torch.testing.assert_close(outputs.draws, torch.stack(each, 1))
     torch.testing.assert_close(outputs.probs, (each[0] + each[1] + each[2]) / 3)
     assert torch.equal(outputs.embeds, members[0](INPUTS)[1])
     alone = predictor.predict(IDS, predictor.encode(rows(VALUES)), ("embeds",))
@@ -95,7 +116,7 @@ def test_a_regression_speaks_in_the_units_of_its_targets(tmp_path: Path) -> None
     predictor, members = loaded(tmp_path, "number", num_members=2)
     outputs = predictor.predict(IDS, predictor.encode(rows(VALUES)), ("preds", "draws"))
     each = [member(INPUTS)[0] * 3.0 + 2.0 for member in members]
-    assert torch.equal(outputs.draws, torch.stack(each, 1))
+    torch.testing.assert_close(outputs.draws, torch.stack(each, 1))
     torch.testing.assert_close(outputs.preds, (each[0] + each[1]) / 2)
     with pytest.raises(NeedsError, match="output 'probs' was asked for; the checkpoint cannot"):
         predictor.predict(IDS, predictor.encode(rows(VALUES)), ("probs",))
@@ -116,7 +137,7 @@ def test_dropout_draws_use_one_mask_for_all_rows(tmp_path: Path) -> None:
         torch.testing.assert_close(draws[:, draw], expected)
     assert not torch.equal(draws[:, 0], draws[:, 1])
     both = predictor.predict(IDS, encoded, ("probs", "draws"))
-    assert torch.equal(both.probs, member(INPUTS)[0].softmax(1))
+    torch.testing.assert_close(both.probs, member(INPUTS)[0].softmax(1))
 
 
 def test_dropout_masks_change_with_the_round(tmp_path: Path) -> None:
@@ -165,7 +186,8 @@ def test_logits_alone_cannot_give_embeds(tmp_path: Path) -> None:
     predictor = TorchPredictor(model)
     predictor.load(made, str(tmp_path / "c"), Keys(0, 0))
     encoded = predictor.encode(rows(VALUES))
-    assert torch.equal(predictor.predict(IDS, encoded, ("probs",)).probs, member(INPUTS).softmax(1))
+    probs = predictor.predict(IDS, encoded, ("probs",)).probs
+    torch.testing.assert_close(probs, member(INPUTS).softmax(1))
     with pytest.raises(NeedsError, match=r"'embeds' .* its forward gives logits alone"):
         predictor.predict(IDS, encoded, ("embeds",))
 
@@ -180,7 +202,7 @@ def test_rows_that_cannot_be_decoded_are_marked_and_the_others_keep_their_output
     assert outputs.rejected is not None
     assert outputs.rejected.tolist() == [True, False, False, True, False, False]
     good = ~outputs.rejected
-    assert torch.equal(outputs.probs[good], member(INPUTS)[0].softmax(1)[good])
+    torch.testing.assert_close(outputs.probs[good], member(INPUTS)[0].softmax(1)[good])
     assert outputs.probs.isfinite().all()
 
     encoded = predictor.encode(rows(np.full((6, WIDTH), np.inf)))

@@ -1,5 +1,4 @@
 import functools
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -260,19 +259,6 @@ def test_class_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="of kind 'number', expected 'class'"):
         class_weight_of("balanced", targets, NUMBER)
     fit(Supervised(linear(), epochs=1, class_weights="balanced"), blobs(2), tmp_path / "c")
-
-
-def test_classes_that_no_label_shows_are_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "rayal"):
-        fit(Supervised(linear(), epochs=1), blobs(2), tmp_path / "c")
-    assert caplog.messages == [
-        "no label shows 1 of 3 classes yet: 'c'; the model cannot learn them until one does"
-    ]
-    caplog.clear()
-    fit(Supervised(linear(), epochs=1), blobs(3), tmp_path / "d")
-    assert caplog.messages == []
 
 
 def test_a_loss_that_is_not_finite_names_epoch_and_step(tmp_path: Path) -> None:

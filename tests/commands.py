@@ -1,0 +1,104 @@
+"""`rayal run` in a process of its own, to be killed: start it, watch it, end it, count the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+TESTS = Path(__file__).parent
+WAIT_S = 240.0
+
+
+class Command:
+    """One attempt at a run; its output lies in a file."""
+
+    def __init__(self, overrides: Sequence[str], log: Path) -> None:
+        path = os.pathsep.join((str(TESTS), str(TESTS.parent)))
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rayal.cli.main", "run", *overrides],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=log.parent,
+            )
+
+    def wait(self) -> int:
+        """Gives the exit code."""
+        return self.process.wait(timeout=WAIT_S)
+
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Waits for the condition; gives whether it came true before the command ended."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, f"nothing came of it: {self.text()}"
+            time.sleep(0.01)
+        return True
+
+    def family(self) -> list[psutil.Process]:
+        """Gives the processes that this one started, Ray's among them."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def workers(self) -> list[psutil.Process]:
+        """Gives the Ray actors that score."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::_Carrier"):
+                    found.append(process)
+        return found
+
+    def kill(self) -> list[psutil.Process]:
+        """Ends the driver by SIGKILL; gives its orphans."""
+        family = self.family()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=WAIT_S)
+        return family
+
+    def text(self) -> str:
+        """Gives what the command said."""
+        return self.log.read_text(errors="replace")
+
+
+def left_over(orphans: Sequence[psutil.Process], within_s: float = 60.0) -> list[str]:
+    """Gives which of the processes are still there after a while, none of them a zombie."""
+    _, alive = psutil.wait_procs(list(orphans), timeout=within_s)
+    found = []
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()[:2]))
+    return found
+
+
+def num_steps(run_dir: Path) -> int:
+    """Gives how many steps and labels the ledger of a run has, 0 where there is none yet."""
+    path = run_dir / "ledger.db"
+    if not path.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        try:
+            counts = [
+                ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                for table in ("events", "label_events")
+            ]
+        except sqlite3.OperationalError:  # the tables are not made yet
+            return 0
+    return sum(counts)

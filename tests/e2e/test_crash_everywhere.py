@@ -1,0 +1,233 @@
+"""Stopped right before, in and right after each write, then the same command again: the same run.
+
+A write is a transaction of the ledger, or a file that appears or disappears. The stop is an
+exception at that point; from then on the dead process can write nothing, nor clean up.
+"""
+
+from __future__ import annotations
+
+import collections
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import digest, plain_config, write_embeddings
+from vendor import Vendor
+
+import rayal.report.build
+from rayal import storage
+from rayal.cli.config import build
+from rayal.ledger.store import Store
+from rayal.pool import Pool, ingest
+
+BUDGET = 5
+WHEN = ("before", "inside", "after")
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing in rayal may catch it."""
+
+
+@dataclass
+class Fate:
+    """Counts the writes of a run and ends it at one of them."""
+
+    at: int = -1
+    when: str = "before"
+    writes: list[str] = field(default_factory=list)
+    dead: bool = False
+
+    def __call__(
+        self, name: str, act: Callable[[], Any], inside: Callable[[], None] | None = None
+    ) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return act()  # the lease's thread: when it writes is chance
+        if self.dead:
+            raise Killed
+        here = len(self.writes) == self.at
+        self.writes.append(name)
+        self.dead = here
+        if here and self.when == "inside" and inside is not None:
+            inside()
+        if here and self.when != "after":
+            raise Killed
+        done = act()
+        if here:
+            raise Killed
+        return done
+
+
+@pytest.fixture
+def fated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fate], None]:
+    """Puts every write under a fate; the report's text is cut short, its file is not."""
+    write, commit_file, remove_folder = Store.write, storage.commit_file, storage.remove_folder
+
+    def under(fate: Fate) -> None:
+        def write_fated(store: Store, work: Any) -> Any:
+            def half() -> None:  # the transaction is there, and is never committed
+                def cut(connection: Any) -> None:
+                    work(connection)
+                    raise Killed
+
+                write(store, cut)
+
+            return fate(f"ledger: {work.__qualname__}", lambda: write(store, work), half)
+
+        def commit_fated(temporary: Path, final: Path) -> None:
+            def half() -> None:
+                if temporary.is_dir() and final.is_dir():
+                    shutil.rmtree(final)
+                left = temporary.with_name(
+                    temporary.name + "-left"
+                )  # nobody cleans up after a kill
+                (shutil.copytree if temporary.is_dir() else shutil.copy)(temporary, left)
+
+            fate(f"file: {final.name}", lambda: commit_file(temporary, final), half)
+
+        def remove_fated(folder: Path) -> None:
+            def half() -> None:
+                for path in sorted(folder.iterdir())[:1]:
+                    path.unlink()
+
+            fate(f"remove: {folder.name}", lambda: remove_folder(folder), half)
+
+        monkeypatch.setattr(Store, "write", write_fated)
+        monkeypatch.setattr(storage, "commit_file", commit_fated)
+        monkeypatch.setattr(storage, "remove_folder", remove_fated)
+
+    monkeypatch.setattr(rayal.report.build, "render", lambda view, *_: repr(view))
+    return under
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """54 rows of three features in two shards, and six test rows."""
+    folder = tmp_path_factory.mktemp("tiny")
+    source = write_embeddings(folder / "rows.parquet", 60, width=3)
+    return ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=30)
+
+
+@dataclass
+class Case:
+    """One run of some rounds over the tiny pool, by the same command again and again."""
+
+    pool: Pool
+    config: dict[str, Any]
+    num_rounds: int
+
+    @classmethod
+    def of(cls, pool: Pool, num_rounds: int) -> Case:
+        config = plain_config(
+            f"pool.path={pool.path}", "model=linear", f"num_rounds={num_rounds}",
+            f"budget={BUDGET}", "predictor.batch_rows=16", "trainer.min_steps=2",
+            "trainer.epochs=1", "strategy=k_center", "labeler=file_drop",
+            "+labeler.rows_per_chunk=3", "run_dir=RUN_DIR",
+        )  # fmt: skip
+        return cls(pool, config, num_rounds)
+
+    def command(self, run_dir: Path) -> str:
+        config = {**self.config, "run_dir": str(run_dir)}
+        state: str = build(config).run(config)
+        return state
+
+    def go_on(self, run_dir: Path, vendor: Vendor) -> None:
+        """The same command until the run is done, the vendor answering in between."""
+        for _ in range(10 * self.num_rounds):
+            if self.command(run_dir) == "done":
+                return
+            assert vendor.answer() > 0, "the run waits, and nothing is open at the vendor"
+        raise AssertionError("the run does not end")
+
+    def check(self, run_dir: Path, vendor: Vendor, expected: str) -> None:
+        """Same digest; every sample ordered once; nothing left of the passes."""
+        assert digest(run_dir) == expected
+        ordered = vendor.ordered()
+        assert len(ordered) == self.num_rounds * BUDGET
+        assert set(ordered.values()) == {1}
+        assert list((run_dir / "passes").iterdir()) == []
+
+
+def _undisturbed(case: Case, fated: Any, folder: Path) -> tuple[str, list[str]]:
+    fate = Fate()
+    fated(fate)
+    vendor = Vendor(case.pool, folder)
+    case.go_on(folder, vendor)
+    expected = digest(folder)
+    case.check(folder, vendor, expected)
+    return expected, fate.writes
+
+
+def _check_names(writes: list[str], num_rounds: int) -> None:
+    """The points are those that the design names: a write that went around them would be missed."""
+    seen = collections.Counter(writes)
+    a_round = ("taken.arrow", "shard-00000.arrow", "shard-00001.arrow", "batch.parquet")
+    for name in (*a_round, "snapshot.parquet", "r000"):
+        found = sum(count for write, count in seen.items() if write.startswith(f"file: {name}"))
+        assert found == num_rounds, (name, seen)
+    assert seen["file: manifest.json"] == seen["file: part-00000.jsonl"] == 2 * num_rounds
+    assert seen["file: run.json"] == 1
+    assert seen["file: report.html"] > num_rounds
+    removed = sum(count for write, count in seen.items() if write.startswith("remove: r000"))
+    assert removed == num_rounds
+    # selected, ordered, labelled, trained, tested; intent and ack of two chunks
+    assert seen["ledger: Ledger._commit.<locals>.fenced"] > (5 + 4) * num_rounds
+
+
+def _everywhere(case: Case, fated: Any, tmp_path: Path, whens: tuple[str, ...]) -> int:
+    expected, writes = _undisturbed(case, fated, tmp_path / "whole")
+    _check_names(writes, case.num_rounds)
+    for at, name in enumerate(writes):
+        for when in whens:
+            run_dir = tmp_path / f"{at}-{when}"
+            fate = Fate(at, when)
+            fated(fate)
+            vendor = Vendor(case.pool, run_dir, seed=at)
+            with pytest.raises(Killed):
+                case.go_on(run_dir, vendor)
+            assert fate.writes[-1] == name
+            fated(Fate())
+            vendor.answer(float(vendor.rng.random()))
+            try:
+                case.go_on(run_dir, vendor)
+                case.check(run_dir, vendor, expected)
+            except Exception as error:
+                raise AssertionError(f"stopped {when} write {at}, {name}: {error}") from error
+            shutil.rmtree(run_dir)
+    return len(writes)
+
+
+def test_stopped_before_and_after_every_write_of_two_rounds(pool, fated, tmp_path):
+    assert _everywhere(Case.of(pool, 2), fated, tmp_path, ("before", "after")) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_stopped_before_in_and_after_every_write_of_three_rounds(pool, fated, tmp_path):
+    assert _everywhere(Case.of(pool, 3), fated, tmp_path, WHEN) > 75
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_stopped_again_and_again(seed, pool, fated, tmp_path):
+    """A kill while going on after a kill, until the run is done in spite of them all."""
+    case = Case.of(pool, 2)
+    expected, _ = _undisturbed(case, fated, tmp_path / "whole")
+    rng = np.random.default_rng(seed)
+    run_dir = tmp_path / "run"
+    vendor = Vendor(pool, run_dir, seed)
+    num_kills, done = 0, False
+    while not done:
+        fated(Fate(int(rng.integers(2, 14)), WHEN[int(rng.integers(3))]))
+        try:
+            done = case.command(run_dir) == "done"
+        except Killed:
+            num_kills += 1
+            assert num_kills < 200, "the run makes no headway"
+        vendor.answer(float(rng.random()))
+    assert num_kills >= 5
+    fated(Fate())
+    case.check(run_dir, vendor, expected)

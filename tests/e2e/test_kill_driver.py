@@ -1,0 +1,95 @@
+"""SIGKILL of the whole process, then the same command again: the same run, ordered once."""
+
+from __future__ import annotations
+
+import collections
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import Command, left_over, num_steps
+from runs import digest, run
+from vendor import Vendor
+
+BUDGET = 20
+NUM_ROUNDS = 4
+FAULTS = str(Path(__file__).parents[1] / "faults")
+
+
+def _overrides(pool, run_dir: Path) -> list[str]:
+    return [
+        f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]",
+        f"num_rounds={NUM_ROUNDS}", f"budget={BUDGET}", "predictor.batch_rows=64",
+        "trainer.min_steps=30", "strategy=cluster_margin", "strategy.num_candidates=300",
+        "strategy.scorer._target_=faults.Slow", "labeler=file_drop",
+        "+labeler.rows_per_chunk=8", "poll_s=0.1", f"run_dir={run_dir}",
+    ]  # fmt: skip
+
+
+def _ray(num_workers: int) -> list[str]:
+    return [
+        "engine=ray", f"engine.num_workers={num_workers}", "engine.num_cpus=0.5",
+        "engine.object_store_gib=0.1", f"engine.py_modules=[{FAULTS}]", "engine.timeout_s=120",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(class_pool, tmp_path_factory) -> tuple[str, int]:
+    """Digest and number of steps of a run that nobody killed, in this process."""
+    run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
+    with Vendor(class_pool, run_dir).at_work(0.01):
+        assert run(*_overrides(class_pool, run_dir)) == "done"
+    return digest(run_dir), num_steps(run_dir)
+
+
+def _killed_at(moments, engines, pool, tmp_path: Path, seed: int) -> tuple[str, Vendor, int]:
+    """Kills attempt i once the ledger has `moments[i]` steps and a little time has passed; the last
+    attempt is left in peace. Gives digest, vendor and how many kills hit."""
+    run_dir = tmp_path / "run"
+    vendor, rng = Vendor(pool, run_dir, seed), np.random.default_rng(seed)
+    num_kills = 0
+    with vendor.at_work():
+        for number, (moment, engine) in enumerate(zip(moments, engines, strict=True)):
+            command = Command([*_overrides(pool, run_dir), *engine], tmp_path / f"{number}.log")
+            if command.until(lambda least=moment: num_steps(run_dir) >= least):
+                time.sleep(rng.uniform(0, 0.5))
+            orphans = command.kill()
+            num_kills += command.process.returncode == -9
+            assert left_over(orphans) == []
+        last = Command([*_overrides(pool, run_dir), *engines[-1]], tmp_path / "last.log")
+        assert last.wait() == 0, last.text()
+    assert f"{run_dir}: done" in last.text()
+    return digest(run_dir), vendor, num_kills
+
+
+def _check_orders(vendor: Vendor) -> None:
+    ordered = vendor.ordered()
+    assert len(ordered) == NUM_ROUNDS * BUDGET
+    assert collections.Counter(ordered.values()) == {1: NUM_ROUNDS * BUDGET}
+
+
+def test_two_kills_of_the_local_engine(class_pool, undisturbed, tmp_path):
+    expected, steps = undisturbed
+    moments = [steps // 4, steps // 2]
+    got, vendor, num_kills = _killed_at(moments, [[], []], class_pool, tmp_path, 5)
+    assert num_kills == 2
+    assert got == expected
+    _check_orders(vendor)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ten_kills_of_the_ray_engine(seed, class_pool, undisturbed, tmp_path):
+    """Five a seed; every attempt may have another number of workers, or the local engine."""
+    expected, steps = undisturbed
+    rng = np.random.default_rng(seed)
+    moments = np.sort(rng.integers(0, steps - 10, 5)).tolist()
+    choices = [_ray(2), _ray(4), _ray(1), [], _ray(2)]
+    engines = [choices[place] for place in rng.permutation(5)]
+    got, vendor, num_kills = _killed_at(moments, engines, class_pool, tmp_path, seed)
+    assert num_kills == 5
+    assert got == expected
+    _check_orders(vendor)
