@@ -41,9 +41,9 @@ class History:
             )
         return event.result
 
-    def batches(self, before: int) -> list[Batch]:
-        """Gives the batches of all rounds before one."""
-        return [self.record(t, "selected") for t in range(before)]
+    def batches(self, before: int, start: int = 0) -> list[Batch]:
+        """Gives the batches of the rounds from `start` to before one."""
+        return [self.record(t, "selected") for t in range(start, before)]
 
     def taken_ids(self, before: int) -> Ids:
         """Gives the ids of those batches, ascending."""
@@ -60,24 +60,32 @@ class History:
         encoded[~pending] = self.vocabulary.encode([labels[int(i)] for i in ids[~pending]])
         return Taken(ids, encoded, pending)
 
-    def labels(self, before: int) -> dict[int, Label]:
+    def labels(self, before: int, start: int = 0) -> dict[int, Label]:
         """Gives the label of every answered row of those rounds; refusals are left out."""
         answers: dict[int, list[Label]] = {}
         for stored in self.ledger.labels():
-            if stored.round < before and stored.event.value is not None:
+            if start <= stored.round < before and stored.event.value is not None:
                 answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
         return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
 
-    def unseen(self, before: int) -> list[str | int]:
-        """Gives the classes that no label of those rounds shows."""
+    def unseen(self, before: int) -> str | None:
+        """Gives a line about the classes that no label of those rounds shows, or None."""
         if self.vocabulary.kind == "number":
-            return []
+            return None
         encoded = self.vocabulary.encode(list(self.labels(before).values()))
         if self.vocabulary.kind == "class":
             counts = np.bincount(encoded.astype(np.int64), minlength=len(self.vocabulary.classes))
         else:
             counts = encoded.sum(0)
-        return [c for c, count in zip(self.vocabulary.classes, counts, strict=True) if not count]
+        pairs = zip(self.vocabulary.classes, counts, strict=True)
+        unseen = [repr(name) for name, count in pairs if not count]
+        if not unseen:
+            return None
+        some = ", ".join(unseen[:8]) + (", ..." if len(unseen) > 8 else "")
+        return (
+            f"no label shows {len(unseen)} of {len(counts)} classes yet: {some}; "
+            "the model cannot learn them until one does"
+        )
 
     def missing(self, t: int) -> int:
         """Gives how many rows of round t's batch have no answer yet."""

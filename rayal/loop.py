@@ -6,16 +6,14 @@ same command after a crash, a wait or a reboot goes on where the run stood.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayal import metrics, preflight
+from rayal import metrics, ordering, preflight
 from rayal.engine.local import clear_pass
 from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
 from rayal.engine.survivors import write_taken
@@ -31,11 +29,10 @@ from rayal.rundir import RunDir
 from rayal.sharing import adopt_round_0
 from rayal.storage import write_text
 from rayal.strategy import Strategy
+from rayal.test_split import TEST, choose, read_file
 from rayal.types import (
-    Ack,
     Batch,
     Checkpoint,
-    Chunk,
     Labeler,
     Order,
     Picks,
@@ -64,12 +61,9 @@ MAY_CHANGE = (
     "begin_from",
 )
 MAY_GROW = (
-    "num_rounds",
-    "stopping.num_labels",
-    "stopping.amount_minor",
-    "stopping.hours",
-    "max_rejected_share",
-)
+    "num_rounds", "max_rejected_share",
+    "stopping.num_labels", "stopping.amount_minor", "stopping.hours",
+)  # fmt: skip
 
 
 class Loop:
@@ -96,6 +90,8 @@ class Loop:
         poll_for_s: float = 7 * 86_400.0,
         max_rejected_share: float = 0.01,
         begin_from: str | None = None,
+        test_labels: str | None = None,
+        test_budget: int = 0,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.strategy, self.cold_start = strategy, cold_start
@@ -105,6 +101,8 @@ class Loop:
         self.metric = metric or metrics.METRICS[self.vocabulary.kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.max_rejected_share, self.begin_from = max_rejected_share, begin_from
+        self.test_labels, self.test_budget = test_labels, test_budget
+        self.exam: Snapshot | None = None  # test labels that the pool does not hold
         self.dir = RunDir(run_dir)
         self.ledger_url = ledger_url or self.dir.ledger_url
         self.clock, self.progress = Stopwatch(), Reporter()
@@ -112,7 +110,7 @@ class Loop:
         preflight.check_strategies(pool, strategy, cold_start, budget)
         preflight.check_columns(pool, predictor)
         preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
-        preflight.check_stopping(pool, stopping)
+        preflight.check_stopping(pool, stopping, test_labels is not None or test_budget > 0)
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -132,9 +130,7 @@ class Loop:
             self.past = History(self.ledger, self.dir, self.vocabulary)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             if self.begin_from is not None:
-                adopt_round_0(
-                    self.ledger, self.dir, self.begin_from, config, MAY_CHANGE, MAY_GROW
-                )
+                adopt_round_0(self.ledger, self.dir, self.begin_from, config, MAY_CHANGE, MAY_GROW)
             try:
                 self.engine.open(self.pool, self.predictor, self.trainer)
                 state = self._rounds()
@@ -148,6 +144,8 @@ class Loop:
     def _rounds(self) -> str:
         once = self.ledger.once
         checkpoint: Checkpoint | None = None  # None: round 0 selects with the cold-start strategy
+        if not self.know_test_labels():
+            return "waiting"
         for t in self.rounds():
             batch = once(t, "selected", self.pick, t, checkpoint)
             once(t, "ordered", self.order, t, batch)
@@ -248,26 +246,7 @@ class Loop:
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
-        rows = self.dir.read(batch)
-        job_id = job_id_of(self.ledger.run_id, t)
-        chunks = self.labeler.plan(job_id, rows)
-        acks: list[Ack] = []
-        for chunk in chunks:
-            in_doubt = self.past.has(t, f"intent/{chunk.key}")
-            self.ledger.once(t, f"intent/{chunk.key}", _itself, chunk)
-            part = rows.slice(chunk.start, chunk.stop - chunk.start)
-            submit = partial(self._submit, rows=part, in_doubt=in_doubt)
-            acks.append(self.ledger.once(t, f"ack/{chunk.key}", submit, chunk))
-        return Order(job_id, tuple(acks), batch.num_rows)
-
-    def _submit(self, chunk: Chunk, rows: Any, in_doubt: bool) -> Ack:
-        known = self.labeler.lookup(chunk.key) if in_doubt else None
-        if known is None and in_doubt and self.labeler.capabilities.family == "none":
-            raise LabelError(
-                f"chunk {chunk.key} may or may not have reached the vendor, and this vendor cannot "
-                "be asked; look there whether it has the chunk"
-            )
-        return known or self.labeler.submit(chunk, rows)
+        return ordering.place(self.ledger, self.labeler, t, self.dir.read(batch))
 
     def await_labels(self, t: int, batch: Batch) -> Snapshot | None:
         """Gives the round's snapshot; None when labels are missing and polling is off or over."""
@@ -277,7 +256,8 @@ class Loop:
             if snapshot is not None:
                 return snapshot
             missing = self.past.missing(t)
-            waiting = f"{missing} of {batch.num_rows} labels of round {t}"
+            what = "the test split" if t == TEST else f"round {t}"
+            waiting = f"{missing} of {batch.num_rows} labels of {what}"
             self.ledger.set_state("waiting", waiting_for=waiting)
             if self.poll_s is None or time.monotonic() > deadline:
                 self.progress.say(f"waiting for {waiting}; the same command again goes on")
@@ -286,20 +266,15 @@ class Loop:
 
     def collect(self, t: int) -> Snapshot | None:
         """Drains the round's job into label events; gives a snapshot once every row is answered."""
-        order: Order = self.past.record(t, "ordered")
-        cursor, more = "", True
         with self.clock("label"):
-            while more:
-                events, after = self.labeler.fetch(order, cursor)
-                self.vocabulary.encode([e.value for e in events if e.value is not None])
-                self.ledger.append_labels(t, order.job_id, events)
-                cursor, more = after, after != cursor
+            order = self.past.record(t, "ordered")
+            ordering.drain(self.ledger, self.labeler, t, order, self.vocabulary)
         if self.past.missing(t):
             return None
         snapshot = self.dir.write_snapshot(
             t,
-            self.past.labels(t + 1),
-            self.past.batches(t + 1),
+            self.past.labels(t + 1, start=min(t, 0)),
+            self.past.batches(t + 1, start=min(t, 0)),
             self.predictor.columns(),
             self.vocabulary,
         )
@@ -308,14 +283,35 @@ class Loop:
         self._note_seconds()
         return snapshot
 
+    def know_test_labels(self) -> bool:
+        """Reads or orders the labels of the test split where the pool has none; False: not all
+        of an order have come yet."""
+        once = self.ledger.once
+        if self.test_labels is not None:
+            content = Path(self.test_labels).expanduser()
+            mark = hashlib.sha256(content.read_bytes()).hexdigest() if content.exists() else ""
+            self.exam = once(TEST, "labelled", lambda _: self._read_test_labels(), mark)
+        elif self.test_budget:
+            batch = once(TEST, "selected", self.pick_test, self.test_budget)
+            once(TEST, "ordered", self.order, TEST, batch)
+            self.exam = self.await_labels(TEST, batch)
+            return self.exam is not None
+        return True
+
+    def pick_test(self, num_rows: int) -> Batch:
+        """Draws the test rows to order, and writes them as a batch."""
+        picks = choose(self.pool, num_rows, Keys(self.seed, TEST))
+        rows = self.engine.rows(picks.ids, self.pool.schema.names)
+        return self.dir.write_batch(TEST, picks, rows)
+
+    def _read_test_labels(self) -> Snapshot:
+        table = read_file(str(self.test_labels), self.pool, self.vocabulary)
+        return self.dir.write_labels(TEST, table)
+
     def fit(self, t: int, snapshot: Snapshot, start: Checkpoint | None) -> Checkpoint:
         """Trains on the snapshot."""
-        if unseen := self.past.unseen(t + 1):
-            some = ", ".join(map(repr, unseen[:8])) + (", ..." if len(unseen) > 8 else "")
-            self.progress.say(
-                f"warning: no label shows {len(unseen)} of {len(self.vocabulary.classes)} classes "
-                f"yet: {some}; the model cannot learn them until one does"
-            )
+        if warning := self.past.unseen(t + 1):
+            self.progress.say(f"warning: {warning}")
         out = self.dir.checkpoint(t)
         out.parent.mkdir(parents=True, exist_ok=True)
         fitting = Fitting(
@@ -335,7 +331,8 @@ class Loop:
     def test(self, t: int, checkpoint: Checkpoint) -> TestResult:
         """Measures the checkpoint on the test split."""
         path = str(self.dir.inside(checkpoint.path))
-        testing = Testing(checkpoint, path, self.vocabulary, Keys(self.seed, t))
+        exam = None if self.exam is None else str(self.dir.inside(self.exam.path))
+        testing = Testing(checkpoint, path, self.vocabulary, Keys(self.seed, t), exam)
         total = self.pool.num_test_rows
         with self.clock("test"), self.progress.phase(f"round {t} test", total) as bar:
             tallies = self.engine.test(testing, bar)
@@ -395,13 +392,3 @@ def run_id(config: Mapping[str, Any]) -> str:
     """Gives a run's name: equal for equal answers, so that digests of two runs can be compared."""
     free = {name.split(".")[0] for name in (*MAY_CHANGE, *MAY_GROW)}
     return pass_id({key: value for key, value in config.items() if key not in free})
-
-
-def job_id_of(run: str, t: int) -> str:
-    """Gives the job's key: lower case letters and digits, safe with every vendor's rules."""
-    digest = hashlib.sha256(f"{run}/{t}".encode()).digest()
-    return "b" + base64.b32encode(digest).decode().lower()[:26]
-
-
-def _itself(chunk: Chunk) -> Chunk:
-    return chunk

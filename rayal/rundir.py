@@ -74,8 +74,8 @@ class RunDir:
         return self.read_id()
 
     def round(self, t: int) -> Path:
-        """Gives the folder of a round."""
-        return self.path / "rounds" / f"r{t:04d}"
+        """Gives the folder of a round; below 0 it is the order of the test labels."""
+        return self.path / "rounds" / ("test" if t < 0 else f"r{t:04d}")
 
     def checkpoint(self, t: int) -> Path:
         """Gives the folder of a round's checkpoint."""
@@ -137,6 +137,12 @@ class RunDir:
         return table
 
     # ------------------------------------------------------------------------------- snapshots
+
+    def write_labels(self, t: int, table: pa.Table) -> Snapshot:
+        """Writes (sample_id, label) as they are and gives the record."""
+        path = self.round(t) / "snapshot.parquet"
+        write_table(path, table)
+        return Snapshot(self.relative(path), content_hash(table), table.num_rows)
 
     def write_snapshot(
         self,

@@ -10,6 +10,7 @@ from rayal.errors import ConfigError
 from rayal.ledger import Ledger, compare_configs
 from rayal.rundir import RunDir
 from rayal.storage import atomic_path
+from rayal.test_split import TEST
 
 # Round 0 is chosen by the cold start: the strategy has no part in it.
 NOT_IN_ROUND_0 = ("strategy.", "begin_from")
@@ -46,7 +47,10 @@ def adopt_round_0(
                 f"begin_from={other_path} has not finished its round 0; run it first, or start "
                 "without it"
             )
-        for folder in (run_dir.round(0), run_dir.checkpoint(0)):
-            with atomic_path(folder) as temporary:
-                shutil.copytree(other_dir.inside(run_dir.relative(folder)), temporary)
-        ledger.adopt(other.events(0), other.labels(0))
+        for folder in (run_dir.round(TEST), run_dir.round(0), run_dir.checkpoint(0)):
+            source = other_dir.inside(run_dir.relative(folder))
+            if source.exists():
+                with atomic_path(folder) as temporary:
+                    shutil.copytree(source, temporary)
+        taken = [*other.events(TEST), *other.events(0)]
+        ledger.adopt(taken, [*other.labels(TEST), *other.labels(0)])

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from rayal import metrics, storage
 from rayal.engine import survivors
 from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Tallies, Testing
-from rayal.engine.survivors import SliceSpec, count_inside, plan_slices
-from rayal.engine.worker import ListedCandidates, Worker
+from rayal.engine.survivors import ListedCandidates, SliceSpec, count_inside, plan_slices
+from rayal.engine.worker import Worker
 from rayal.pool import Pool
 from rayal.ranking import Cut, exact_cut
 from rayal.trainers.group import Alone, run_group

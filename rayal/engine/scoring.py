@@ -159,6 +159,7 @@ class Testing:
     checkpoint_path: str
     vocabulary: Vocabulary
     keys: Keys
+    labels_path: str | None = None  # Parquet of sample_id and label; None: the pool's own labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ again finds what is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,6 +112,21 @@ class SliceSpec:
             if not keep.all():
                 rows = rows.take(keep)
         return rows
+
+
+class ListedCandidates:
+    """Slices in one process, asked in a for-loop: what every other `Candidates` must equal."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        self.slices = sorted(slices, key=lambda one: one.key)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(len(one) for one in self.slices)
+
+    def each(self, ask: Callable[..., Any], step: int, *args: Any) -> list[Any]:
+        """Asks every slice in key order."""
+        return [ask(one, step, *args) for one in self.slices]
 
 
 def plan_slices(

@@ -17,37 +17,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from rayal import metrics
 from rayal.engine import survivors
 from rayal.engine.scoring import Scoring, ShardReport, Testing
-from rayal.engine.survivors import Rows, SliceSpec, Taken
+from rayal.engine.sieve import Sieve
+from rayal.engine.survivors import SliceSpec, Taken
 from rayal.errors import RayalError, ScoringError
 from rayal.keys import Keys
 from rayal.pool import Pool, Shard
-from rayal.ranking import Cut, exact_cut, inside, sketch
-from rayal.types import Checkpoint, Ids, Outputs, Predictor, Slice
+from rayal.ranking import Cut
+from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice
 
 IDS_ONLY_ROWS = 65_536  # rows at a time where nothing but ids is read
 _AHEAD = 2  # encoded batches that wait for the forward pass
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_MAX_LISTED = 1_000  # undecodable rows that a report names one by one
-
-
-class ListedCandidates:
-    """Slices in one process, asked in a for-loop: what every other `Candidates` must equal."""
-
-    def __init__(self, slices: Sequence[Slice]) -> None:
-        self.slices = sorted(slices, key=lambda one: one.key)
-
-    @property
-    def num_rows(self) -> int:
-        return sum(len(one) for one in self.slices)
-
-    def each(self, ask: Callable[..., Any], step: int, *args: Any) -> list[Any]:
-        """Asks every slice in key order."""
-        return [ask(one, step, *args) for one in self.slices]
 
 
 @dataclass(frozen=True)
@@ -84,7 +70,7 @@ class Worker:
             return done
         self._load(scoring.checkpoint, scoring.checkpoint_path, scoring.keys, scoring.outputs)
         taken = self._read_taken(scoring.taken_path)
-        kept = _Survivors(scoring, cut)
+        kept = Sieve(scoring, cut)
         with self._named(shard):
             for ids, outputs in self._outputs(shard, scoring):
                 kept.add(shard, ids, outputs, taken)
@@ -134,10 +120,10 @@ class Worker:
 
     def test(self, shard: Shard, testing: Testing) -> np.ndarray:
         """Gives a test shard's tally (see `rayal.metrics`); rows without a label count nowhere."""
-        labels = self.pool.test_labels(shard)
+        labels = self._test_labels(shard, testing.labels_path)
         vocabulary = testing.vocabulary
         tallies = metrics.no_rows(vocabulary.kind, vocabulary.num_outputs)
-        if labels is None:
+        if labels is None or all(label is None for label in labels):
             return tallies
         self._load(testing.checkpoint, testing.checkpoint_path, testing.keys, ("probs",))
         needs = ("preds",) if vocabulary.kind == "number" else ("probs",)
@@ -163,6 +149,14 @@ class Worker:
                     )
                 tallies = tallies + metrics.tally(vocabulary.kind, truth, said)
         return tallies
+
+    def _test_labels(self, shard: Shard, path: str | None) -> list[Label | None] | None:
+        if path is None:
+            return self.pool.test_labels(shard)
+        table = pq.read_table(path, columns=["sample_id", "label"])
+        known = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        batches = self.pool.batches(shard, ("sample_id",), IDS_ONLY_ROWS)
+        return [known.get(i) for rows in batches for i in rows.column("sample_id").to_pylist()]
 
     def fetch(self, shard: Shard, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives those of the ids that lie in the shard, in shard order."""
@@ -222,105 +216,6 @@ class Worker:
             ) from error
 
 
-class _Survivors:
-    """The rows of one shard that are still above the threshold, pruned as they grow."""
-
-    def __init__(self, scoring: Scoring, cut: Cut | None) -> None:
-        self.scoring = scoring
-        self.cut = cut
-        self.parts: list[Rows] = []
-        self.labelled: list[Rows] = []
-        self.num_pending_rows = 0
-        self.num_rows = 0
-        self.num_scored = 0
-        self.rejected: list[int] = []
-        self.class_counts: np.ndarray | None = None
-
-    def add(self, shard: Shard, ids: Ids, outputs: Outputs, taken: Taken) -> None:
-        scorer = self.scoring.scorer
-        scores_N = np.zeros(len(ids))
-        if scorer is not None:
-            scores_N = scorer.score(outputs, self.scoring.keys).double().cpu().numpy()
-        place_N = taken.find(ids)
-        fresh_N = place_N < 0
-        if outputs.rejected is not None:
-            rejected_N = outputs.rejected.cpu().numpy()
-            self.rejected += ids[rejected_N].tolist()
-            fresh_N &= ~rejected_N
-        _check_finite(shard, "scores", scores_N, ids, fresh_N, scorer)
-        self.num_rows += len(ids)
-        self.num_scored += int(np.count_nonzero(fresh_N))
-        self._count_classes(outputs, fresh_N)
-        keep_N = fresh_N
-        if self.cut is not None:
-            keep_N = fresh_N & inside(scores_N, ids, self.cut)
-        at = np.flatnonzero(keep_N)
-        if len(at):
-            self.parts.append(self._rows(shard, outputs, ids, scores_N, at))
-            self.num_pending_rows += len(at)
-            if self.scoring.keep is not None and self.num_pending_rows > 2 * self.scoring.keep:
-                self._prune(self.scoring.keep)
-        at = np.flatnonzero(place_N >= 0)
-        if len(at):
-            rows = self._rows(shard, outputs, ids, scores_N, at)
-            known = {"label": taken.labels[place_N[at]], "pending": taken.pending[place_N[at]]}
-            self.labelled.append(Rows(rows.ids, rows.scores, {**rows.features, **known}))
-
-    def finish(self, shard: Shard) -> tuple[ShardReport, Rows, Rows]:
-        """Gives the report and the rows to keep; ids ascend."""
-        keep = self.scoring.keep
-        if keep is not None and self.num_pending_rows > keep:
-            self._prune(keep)
-        candidates = _sorted(self.parts, self.scoring.features)
-        labelled = _sorted(self.labelled, self.scoring.features)
-        found = None
-        if keep is not None:
-            found = sketch(candidates.scores, candidates.ids, keep)
-        counts = () if self.class_counts is None else tuple(int(n) for n in self.class_counts)
-        report = ShardReport(
-            shard.index,
-            self.num_rows,
-            self.num_scored,
-            len(candidates.ids),
-            len(labelled.ids),
-            found,
-            counts,
-            len(self.rejected),
-            tuple(sorted(self.rejected)[:_MAX_LISTED]),
-        )
-        return report, candidates, labelled
-
-    def _prune(self, keep: int) -> None:
-        rows = Rows.concat(self.parts)
-        cut = exact_cut(ListedCandidates([Slice(0, rows.ids, rows.scores, {})]), keep)
-        if cut is not None:
-            rows = rows.take(inside(rows.scores, rows.ids, cut))
-            self.cut = cut  # who is not among the best of the shard is not among those of the pool
-        self.parts, self.num_pending_rows = [rows], len(rows.ids)
-
-    def _rows(
-        self, shard: Shard, outputs: Outputs, ids: Ids, scores_N: np.ndarray, at: np.ndarray
-    ) -> Rows:
-        features = {}
-        where = torch.from_numpy(at)
-        for name in self.scoring.features:
-            tensor = outputs[name]
-            array = tensor[where.to(tensor.device)].cpu().numpy()
-            if array.dtype.kind == "f":
-                finite = np.isfinite(array).reshape(len(array), -1).all(1)
-                _check_finite(shard, name, np.where(finite, 0.0, np.nan), ids[at], None, None)
-            features[name] = array
-        return Rows(ids[at], scores_N[at], features)
-
-    def _count_classes(self, outputs: Outputs, fresh_N: np.ndarray) -> None:
-        if "probs" not in outputs.arrays:
-            return
-        probs_NC = outputs.probs
-        predicted_N = outputs.likeliest[1].cpu().numpy()
-        counts = np.bincount(predicted_N[fresh_N], minlength=probs_NC.shape[1])
-        self.class_counts = counts if self.class_counts is None else self.class_counts + counts
-
-
 def set_num_threads(num_threads: int) -> None:
     """Gives every math library of this process the same number of threads."""
     torch.set_num_threads(num_threads)
@@ -357,28 +252,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
     words = ("can't allocate memory", "not enough memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         one in str(error) for one in words
-    )
-
-
-def _sorted(parts: list[Rows], features: Sequence[str]) -> Rows:
-    if not parts:
-        empty = {name: np.empty((0, 1), np.float32) for name in features}
-        return Rows(np.empty(0, np.int64), np.empty(0), empty)
-    rows = Rows.concat(parts)
-    return rows if (np.diff(rows.ids) > 0).all() else rows.take(np.argsort(rows.ids))
-
-
-def _check_finite(
-    shard: Shard, what: str, values: np.ndarray, ids: Ids, fresh: np.ndarray | None, part: Any
-) -> None:
-    bad = ~np.isfinite(values) if fresh is None else ~np.isfinite(values) & fresh
-    if not bad.any():
-        return
-    who = "the predictor" if part is None else type(part).__name__
-    raise ScoringError(
-        f"shard {shard.index}: {who} gave {int(bad.sum())} non-finite {what} of {len(ids)} rows "
-        f"(first sample_id {ids[np.flatnonzero(bad)[0]]}); check the model's outputs and the "
-        "pool's features"
     )
 
 

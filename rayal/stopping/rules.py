@@ -32,8 +32,8 @@ class MaxLabels:
 
 @dataclass(frozen=True)
 class MaxAmount:
-    """Stops before a batch that would bring the cost of the labels above this, in minor units of the
-    labeler's currency: no more than it is ever ordered."""
+    """Stops before a batch that would bring the cost of the labels above this, in minor units of
+    the labeler's currency: no more than it is ever ordered."""
 
     amount_minor: int
 

@@ -48,18 +48,18 @@ def _killed_at(moments, engines, pool, tmp_path: Path, seed: int) -> tuple[str, 
     attempt is left in peace. Gives digest, vendor and how many kills hit."""
     run_dir = tmp_path / "run"
     vendor, rng = Vendor(pool, run_dir, seed), np.random.default_rng(seed)
-    num_kills = 0
+    num_kills, orphans = 0, []
     with vendor.at_work():
         for number, (moment, engine) in enumerate(zip(moments, engines, strict=True)):
             command = Command([*_overrides(pool, run_dir), *engine], tmp_path / f"{number}.log")
             if command.until(lambda least=moment: num_steps(run_dir) >= least):
                 time.sleep(rng.uniform(0, 0.5))
-            orphans = command.kill()
+            orphans += command.kill()
             num_kills += command.process.returncode == -9
-            assert left_over(orphans) == []
         last = Command([*_overrides(pool, run_dir), *engines[-1]], tmp_path / "last.log")
         assert last.wait() == 0, last.text()
     assert f"{run_dir}: done" in last.text()
+    assert left_over(orphans) == []
     return digest(run_dir), vendor, num_kills
 
 

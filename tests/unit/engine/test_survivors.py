@@ -110,3 +110,13 @@ def test_a_shard_that_was_done_twice_counts_once():
     state.record(report)
     assert state.cut() is None  # five rows are known, not ten
     assert Tallies.of(state.reports.values()) == Tallies(5, 5, (2, 3))
+
+
+@pytest.mark.parametrize("num_taken", [0, 1, 40, 900])
+def test_taken_rows_are_found_in_any_batch(num_taken):
+    rng = np.random.default_rng(num_taken)
+    ids = np.sort(rng.choice(2000, num_taken, replace=False)) - 500
+    taken = Taken(ids, np.zeros(num_taken), np.zeros(num_taken, bool))
+    place = {sample_id: at for at, sample_id in enumerate(ids.tolist())}
+    for batch in (np.arange(-400, -300), rng.permutation(3000) - 700, np.array([5000]), ids[:0]):
+        assert taken.find(batch).tolist() == [place.get(one, -1) for one in batch.tolist()]

@@ -11,8 +11,8 @@ import torch
 
 from rayal.engine.local import finish_pass
 from rayal.engine.scoring import PassState, Scoring
-from rayal.engine.survivors import Taken, write_taken
-from rayal.engine.worker import ListedCandidates, Worker
+from rayal.engine.survivors import ListedCandidates, Taken, write_taken
+from rayal.engine.worker import Worker
 from rayal.errors import ScoringError
 from rayal.keys import Keys
 from rayal.types import Checkpoint, Outputs
@@ -146,6 +146,24 @@ def test_a_score_that_is_not_finite_names_shard_scorer_and_row(tmp_path, class_p
     ):
         Worker(class_pool, Doubling()).score(class_pool.shards[0], scoring, None)
     assert not list((tmp_path / "pass").iterdir())  # nothing half-written
+
+
+def test_a_taken_row_may_have_a_score_that_is_not_finite(tmp_path, class_pool):
+    ids, _ = _everything(class_pool)
+    odd = int(ids[class_pool.shards[0].num_rows + 3])  # in the second shard: there is a cut by then
+    scoring = _scoring(tmp_path, 20, First(bad_id=odd), taken=(odd,))
+    done = _pass(Worker(class_pool, Doubling()), scoring, class_pool.shards)
+    assert [one.ids.tolist() for one in done.labelled.slices] == [[odd]]
+
+
+def test_a_pool_whose_shards_have_a_gap_is_scored_whole(tmp_path, class_pool):
+    shards = class_pool.shards[1:4:2]  # all rows of the others went to the test split
+    done = _pass(Worker(class_pool, Doubling()), _scoring(tmp_path, 50), shards)
+    assert done.candidates.num_rows == 50
+    lowest, highest = shards[0].min_id, shards[1].max_id
+    assert all(
+        lowest <= one.ids.min() <= one.ids.max() <= highest for one in done.candidates.slices
+    )
 
 
 def test_no_memory_names_the_batch_and_changes_nothing(tmp_path, class_pool):
