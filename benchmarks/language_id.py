@@ -1,7 +1,7 @@
 """What margin buys over random: language_id, the whole pool, three seeds.
 
-    python benchmarks/language_id.py            # Ray engine, Ray Train on two workers, as in make demo
-    python benchmarks/language_id.py --quick    # the same, trained in process
+python benchmarks/language_id.py            # Ray engine, Ray Train on two workers, as in make demo
+python benchmarks/language_id.py --quick    # the same, trained in process
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def curve(strategy: str, seed: int, folder: Path, *more: str) -> list[dict]:
         "run", "experiment=language_id", "engine=ray", f"strategy={strategy}", f"seed={seed}",
         f"run_dir={folder}", *more,
     ]  # fmt: skip
-    subprocess.run([*RAYAL, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [*RAYAL, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     found = subprocess.run(
         [*RAYAL, "status", str(folder), "--json"], check=True, capture_output=True, text=True
     )
@@ -49,10 +51,16 @@ def main() -> None:
                 rounds = curve(name, seed, Path(scratch) / f"{name}-{seed}", *more, *begin)
                 found[name].append(rounds)
                 values = " ".join(f"{one['test_metric']:.4f}" for one in rounds)
-                print(f"seed {seed} {name:>14}: {values}  ({time.monotonic() - start_s:.0f} s)", flush=True)
+                print(
+                    f"seed {seed} {name:>14}: {values}  ({time.monotonic() - start_s:.0f} s)",
+                    flush=True,
+                )
     print(f"\n{'labels':>7} " + " ".join(f"{name:>14}" for name in names) + "   margin - random")
     for place, one in enumerate(found["margin"][0]):
-        means = [sum(run[place]["test_metric"] for run in found[name]) / len(words.seeds) for name in names]
+        means = [
+            sum(run[place]["test_metric"] for run in found[name]) / len(words.seeds)
+            for name in names
+        ]
         cells = " ".join(f"{mean:>14.4f}" for mean in means)
         print(f"{one['num_labels']:>7} {cells}   {means[0] - means[1]:+.4f}")
 

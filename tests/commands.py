@@ -78,10 +78,7 @@ class Command:
 
 
 def left_over(orphans: Sequence[psutil.Process], within_s: float = 150.0) -> list[str]:
-    """Gives which of the processes are still there after a while, none of them a zombie.
-
-    """Gives which of the processes are there after a while, zombies left out.
-    """
+    """Gives which of the processes are there after a while, zombies left out."""
     _, alive = psutil.wait_procs(list(orphans), timeout=within_s)
     found = []
     for process in alive:
