@@ -256,6 +256,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor]) -> Outputs:
+    if num_rows == len(outputs.ids) and not columns:
+        return outputs
     arrays = {name: tensor[:num_rows] for name, tensor in outputs.arrays.items()}
     device = outputs.ids.device
     arrays.update({name: tensor.to(device) for name, tensor in columns.items()})

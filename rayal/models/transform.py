@@ -31,7 +31,11 @@ class Undecodable(RayalError):
 
 
 class Transform(Protocol):
-    """Turns pool columns into a module's inputs; a pure function of each row by itself."""
+    """Turns pool columns into a module's inputs; a pure function of each row by itself.
+
+    A transform may also have `consume(rows)`: the same for rows that nobody else looks at any more,
+    so that the inputs may lie in their memory.
+    """
 
     @property
     def columns(self) -> tuple[str, ...]:

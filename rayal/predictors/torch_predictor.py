@@ -114,11 +114,12 @@ class TorchPredictor:
     def encode(self, rows: pa.RecordBatch) -> Encoded:
         """Gives the module's arguments; rows that cannot be decoded are marked, and another row
         stands in for each, so that the shape of the batch stays."""
+        transform = getattr(self.model.transform, "consume", self.model.transform)
         bad: set[int] = set()
         stand_ins = rows
         while True:
             try:
-                arguments = as_arguments(self.model.transform(stand_ins))
+                arguments = as_arguments(transform(stand_ins))
                 break
             except Undecodable as error:
                 if not set(error.positions) - bad:

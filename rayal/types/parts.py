@@ -78,7 +78,8 @@ class Predictor(Protocol):
         ...
 
     def encode(self, rows: pa.RecordBatch) -> Any:
-        """The input transform; runs in the reader thread, beside the forward pass."""
+        """The input transform; runs in the reader thread, beside the forward pass. Nobody else
+        looks at the columns that it reads any more: the inputs may lie in their memory."""
         ...
 
     def predict(self, ids: torch.Tensor, encoded: Any, needs: Needs) -> Outputs:

@@ -16,7 +16,7 @@ from rayal.pool import Pool, ingest
 
 MODEL = "model.transform"
 REFUSED = [
-    (["budgt=3"], ["there is no key 'budgt'", "did you mean budget?", "--cfg job"]),
+    (["budgt=3"], ["there is no key 'budgt'", "did you mean budget or", "--cfg job"]),
     (["trainer.epoch=3"], ["there is no key 'trainer.epoch'", "did you mean trainer.epochs"]),
     (["stratgy=margin"], ["there is no key 'stratgy'", "did you mean strategy"]),
     (["strategy=margn"], ["no strategy 'margn'", "did you mean margin?", "there are: badge, "]),

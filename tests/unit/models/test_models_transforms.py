@@ -32,6 +32,24 @@ def test_vector_never_shares_the_pools_memory() -> None:
     assert torch.equal(Vector()(rows), torch.ones(2, 3))
 
 
+def test_vector_consumes_rows_that_may_be_written_to_and_no_others() -> None:
+    own = vector_rows("embedding", np.ones((2, 3), np.float32))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, own.schema) as writer:
+        writer.write_batch(own)
+    as_bytes = pa.py_buffer(sink.getvalue().to_pybytes())  # read-only, as a mapped file is
+    read_only = pa.ipc.open_stream(as_bytes).read_next_batch()
+    for rows, vector in (
+        (read_only, Vector()),
+        (own, Vector(scale=1.0)),
+        (own, Vector(normalize=True)),
+    ):
+        vector.consume(rows).zero_()
+        assert torch.equal(Vector()(rows), torch.ones(2, 3))
+    Vector().consume(own).zero_()
+    assert torch.equal(Vector()(own), torch.zeros(2, 3))
+
+
 def test_vector_puts_columns_side_by_side() -> None:
     embedding = vector_rows("e", np.array([[1, 2], [3, 4]], np.float32))
     rows = embedding.append_column("x", pa.array([5, 6]))
