@@ -78,7 +78,10 @@ class Command:
 
 
 def left_over(orphans: Sequence[psutil.Process], within_s: float = 150.0) -> list[str]:
-    """Gives which of the processes are there after a while, zombies left out."""
+    """Gives which of the processes are there after a while, zombies left out.
+
+    Two agents of a Ray whose driver was killed go last: they try for a minute to report it.
+    """
     _, alive = psutil.wait_procs(list(orphans), timeout=within_s)
     found = []
     for process in alive:
