@@ -193,6 +193,8 @@ def test_an_interrupt_is_one_line(
     doors.run(class_pool, "plain").done()
 
     def press(*_: object, **__: object) -> None:
+        # A shell that starts the tests in the background makes them deaf to it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:

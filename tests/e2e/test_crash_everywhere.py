@@ -126,7 +126,7 @@ class Case:
             f"pool.path={pool.path}", "model=linear", f"num_rounds={num_rounds}",
             f"budget={BUDGET}", "predictor.batch_rows=16", "trainer.min_steps=2",
             "trainer.epochs=1", "strategy=k_center", "labeler=file_drop",
-            "+labeler.rows_per_chunk=3", "run_dir=RUN_DIR",
+            "labeler.rows_per_chunk=3", "run_dir=RUN_DIR",
         )  # fmt: skip
         return cls(pool, config, num_rounds)
 

@@ -39,8 +39,7 @@ class Vector:
         return self._matrix(rows, is_own=False)
 
     def consume(self, rows: pa.RecordBatch) -> torch.Tensor:
-        """Gives (N, D) float32, perhaps in the memory of the rows; a copy takes 5 % of a pass with a
-        small model."""
+        """Gives (N, D) float32, perhaps in the rows' memory: a copy takes 5 % of a pass."""
         return self._matrix(rows, is_own=self.scale is None and not self.normalize)
 
     def _matrix(self, rows: pa.RecordBatch, is_own: bool) -> torch.Tensor:
