@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import os
 import re
 import time
@@ -135,8 +136,9 @@ class Crew:
         last_answer = time.monotonic()
         while todo or running:
             load = collections.Counter(index for index, _ in running.values())
-            for index in sorted(self._ready):
-                while todo and load[index] < self.in_flight:
+            # Least loaded first: where shards are few, none may lie behind another's first.
+            for depth, index in itertools.product(range(self.in_flight), sorted(self._ready)):
+                if todo and load[index] == depth:
                     shard = todo.popleft()
                     call = getattr(self.actors[index], method)
                     running[call.remote(shard, *arguments(shard))] = (index, shard)
