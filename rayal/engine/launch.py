@@ -20,6 +20,7 @@ QUIET = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_worker_niceness": "0",  # 15 by default: whatever else runs takes their cores
     "RAY_COLOR_PREFIX": "0",
     "TQDM_DISABLE": "1",
 }

@@ -39,7 +39,7 @@ class Vector:
         return self._matrix(rows, is_own=False)
 
     def consume(self, rows: pa.RecordBatch) -> torch.Tensor:
-        """Gives (N, D) float32, perhaps in the rows' memory: a copy takes 5 % of a pass."""
+        """Gives (N, D) float32, perhaps in the rows' memory, which saves a copy."""
         return self._matrix(rows, is_own=self.scale is None and not self.normalize)
 
     def _matrix(self, rows: pa.RecordBatch, is_own: bool) -> torch.Tensor:
