@@ -298,7 +298,7 @@ def test_words_are_learnt_through_bags(tmp_path: Path) -> None:
     one = fit(Supervised(model, learning_rate=0.01), labels, tmp_path / "1")
     assert fit(Supervised(model, learning_rate=0.01), labels, tmp_path / "2") == one
     _, (module,) = load(model, tmp_path / "1")
-    found = module(*model.transform(labels.to_batches()[0]))[0].argmax(1)
+    found = module.eval()(*model.transform(labels.to_batches()[0]))[0].argmax(1)
     assert found.tolist() == [i % 3 for i in range(24)]
 
 
