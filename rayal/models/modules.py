@@ -64,8 +64,7 @@ class NgramBag(nn.Module):
 
     `num_buckets` is that of the transform. `mode` sum learns in fewer steps and wants a small
     `init_std` and learning rate (0.01, 0.01); its logits grow with a text's length, so that its
-    margins say less: language identification, 18,000 of 200,000 words, test accuracy of random and
-    margin .795 and .807 with sum, .788 and .809 with mean (one seed). O(n-grams x width).
+    margins say less of a text (benchmarks/LOG.md). O(n-grams x width).
 
     Reference: Joulin et al., Bag of Tricks for Efficient Text Classification, EACL 2017.
     """
