@@ -57,10 +57,10 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
             )
     if is_vector(field):
         dtype, width = vector_shape(field)
-        buffer = column.buffers()[1]
-        flat = np.frombuffer(buffer, dtype) if buffer is not None else np.empty(0, dtype)
-        start = column.offset * width
-        return flat[start : start + len(column) * width].reshape(len(column), width)
+        buffer, start = column.buffers()[1], column.offset * width * dtype.itemsize
+        if buffer is None:
+            return np.empty((0, width), dtype)
+        return np.ndarray((len(column), width), dtype, buffer, start)
     if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
         if column.null_count:
             raise PoolError(

@@ -58,7 +58,9 @@ def inside(scores: Float64s, ids: Ids, cut: Cut) -> npt.NDArray[np.bool_]:
     """Gives the (N,) mask of the rows that lie at or above the cut; a NaN lies below."""
     # Finite floats compare as their keys do, at a fifth of the time of making keys.
     edge = score_of(np.uint64(cut.key))
-    mask: npt.NDArray[np.bool_] = (scores > edge) | ((scores == edge) & (ids <= cut.last_id))
+    mask: npt.NDArray[np.bool_] = scores >= edge
+    ties = np.flatnonzero(scores == edge)
+    mask[ties] = ids[ties] <= cut.last_id
     return mask
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,22 @@ def doors(
 ) -> Doors:
     """The `rayal` command, in this process and in a folder of its own."""
     return Doors(capsys, monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    isolated = [] if importlib.util.find_spec("hatchling") is None else ["--no-isolation"]
+    root = str(Path(__file__).resolve().parents[1])
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", *isolated, "--outdir", str(folder), root],
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    (found,) = folder.glob("rayal-*.whl")
+    return found
 
 
 @pytest.fixture(scope="session")

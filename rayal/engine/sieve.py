@@ -42,29 +42,25 @@ class Sieve:
         scores_N = np.zeros(len(ids))
         if scorer is not None:
             scores_N = scorer.score(outputs, self.scoring.keys).double().cpu().numpy()
-        place_N = taken.find(ids)
-        fresh_N = place_N < 0
-        if outputs.rejected is not None:
-            rejected_N = outputs.rejected.cpu().numpy()
-            self.rejected += ids[rejected_N].tolist()
-            fresh_N &= ~rejected_N
+        taken_at, places = taken.find(ids)
+        fresh_N = self._fresh(ids, outputs, taken_at)
         _check_finite(shard, "scores", scores_N, ids, fresh_N, scorer)
         self.num_rows += len(ids)
-        self.num_scored += int(np.count_nonzero(fresh_N))
+        self.num_scored += len(ids) if fresh_N is None else int(np.count_nonzero(fresh_N))
         self._count_classes(outputs, fresh_N)
-        keep_N = fresh_N
+        at = np.arange(len(ids))
         if self.cut is not None:
-            keep_N = fresh_N & inside(scores_N, ids, self.cut)
-        at = np.flatnonzero(keep_N)
+            at = np.flatnonzero(inside(scores_N, ids, self.cut))
+        if fresh_N is not None:
+            at = at[fresh_N[at]]
         if len(at):
             self.parts.append(self._rows(shard, outputs, ids, scores_N, at))
             self.num_pending_rows += len(at)
             if self.scoring.keep is not None and self.num_pending_rows > 2 * self.scoring.keep:
                 self._prune(self.scoring.keep)
-        at = np.flatnonzero(place_N >= 0)
-        if len(at):
-            rows = self._rows(shard, outputs, ids, scores_N, at)
-            known = {"label": taken.labels[place_N[at]], "pending": taken.pending[place_N[at]]}
+        if len(taken_at):
+            rows = self._rows(shard, outputs, ids, scores_N, taken_at)
+            known = {"label": taken.labels[places], "pending": taken.pending[places]}
             self.labelled.append(Rows(rows.ids, rows.scores, {**rows.features, **known}))
 
     def finish(self, shard: Shard) -> tuple[ShardReport, Rows, Rows]:
@@ -91,6 +87,18 @@ class Sieve:
         )
         return report, candidates, labelled
 
+    def _fresh(self, ids: Ids, outputs: Outputs, taken_at: np.ndarray) -> np.ndarray | None:
+        """Gives (N,) which rows may be picked; None: all, as in most batches of a large pool."""
+        if outputs.rejected is None and not len(taken_at):
+            return None
+        fresh_N = np.ones(len(ids), bool)
+        fresh_N[taken_at] = False
+        if outputs.rejected is not None:
+            rejected_N = outputs.rejected.cpu().numpy()
+            self.rejected += ids[rejected_N].tolist()
+            fresh_N &= ~rejected_N
+        return fresh_N
+
     def _prune(self, keep: int) -> None:
         rows = Rows.concat(self.parts)
         cut = exact_cut(ListedCandidates([Slice(0, rows.ids, rows.scores, {})]), keep)
@@ -113,12 +121,13 @@ class Sieve:
             features[name] = array
         return Rows(ids[at], scores_N[at], features)
 
-    def _count_classes(self, outputs: Outputs, fresh_N: np.ndarray) -> None:
+    def _count_classes(self, outputs: Outputs, fresh_N: np.ndarray | None) -> None:
         if "probs" not in outputs.arrays:
             return
-        probs_NC = outputs.probs
         predicted_N = outputs.likeliest[1].cpu().numpy()
-        counts = np.bincount(predicted_N[fresh_N], minlength=probs_NC.shape[1])
+        if fresh_N is not None:
+            predicted_N = predicted_N[fresh_N]
+        counts = np.bincount(predicted_N, minlength=outputs.probs.shape[1])
         self.class_counts = counts if self.class_counts is None else self.class_counts + counts
 
 
@@ -133,7 +142,9 @@ def _sorted(parts: list[Rows], features: Sequence[str]) -> Rows:
 def _check_finite(
     shard: Shard, what: str, values: np.ndarray, ids: Ids, fresh: np.ndarray | None, part: Any
 ) -> None:
-    bad = ~np.isfinite(values) if fresh is None else ~np.isfinite(values) & fresh
+    bad = ~np.isfinite(values)
+    if bad.any() and fresh is not None:
+        bad &= fresh
     if not bad.any():
         return
     who = "the predictor" if part is None else type(part).__name__

@@ -170,18 +170,17 @@ class Taken:
     labels: np.ndarray  # (L,) or (L, C) float64
     pending: np.ndarray  # (L,) bool
 
-    def find(self, ids: Ids) -> np.ndarray:
-        """Gives (N,) the place of each id among the taken, or -1."""
-        if not len(self.ids) or not len(ids):
-            return np.full(len(ids), -1)
+    def find(self, ids: Ids) -> tuple[np.ndarray, np.ndarray]:
+        """Gives which positions of `ids` (N,) are taken, ascending, and their places among the
+        taken: two arrays of one length."""
         # A batch's ids lie close together, and few of the taken lie among them.
-        first = np.searchsorted(self.ids, ids.min())
-        near = self.ids[first : np.searchsorted(self.ids, ids.max(), "right")]
-        place = np.full(len(ids), -1)
-        if len(near):
-            hits = np.flatnonzero(np.isin(ids, near))
-            place[hits] = first + np.searchsorted(near, ids[hits])
-        return place
+        if len(self.ids) and len(ids):
+            first = np.searchsorted(self.ids, ids.min())
+            near = self.ids[first : np.searchsorted(self.ids, ids.max(), "right")]
+            if len(near):
+                at = np.flatnonzero(np.isin(ids, near))
+                return at, first + np.searchsorted(near, ids[at])
+        return np.empty(0, np.intp), np.empty(0, np.intp)
 
 
 def write_taken(path: Path, taken: Taken) -> None:

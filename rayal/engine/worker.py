@@ -32,7 +32,7 @@ from rayal.ranking import Cut
 from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice
 
 IDS_ONLY_ROWS = 65_536  # rows at a time where nothing but ids is read
-_AHEAD = 2  # encoded batches that wait for the forward pass
+_AHEAD = 1  # encoded batches that wait for the forward pass: more would leave the core's cache
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -104,15 +104,17 @@ class Worker:
     ) -> Iterator[_Encoded]:
         def read() -> Iterator[_Encoded]:
             for rows in self.pool.batches(shard, ("sample_id", *columns), batch_rows):
-                ids = rows.column("sample_id").to_numpy()
+                ids = rows.column("sample_id").to_numpy().copy()
                 extra = {name: _column(rows, name) for name in score_columns}
                 encoded, padded_ids = None, torch.empty(0, dtype=torch.int64)
                 if needs_model:
                     # A short batch would change the bits of the forward pass, and reorder picks.
                     padded = _pad(rows, batch_rows)
-                    padded_ids = torch.from_numpy(padded.column("sample_id").to_numpy().copy())
+                    padded_ids = torch.from_numpy(
+                        ids if padded is rows else padded.column("sample_id").to_numpy().copy()
+                    )
                     encoded = self.predictor.encode(padded)
-                yield _Encoded(ids.copy(), padded_ids, encoded, extra)
+                yield _Encoded(ids, padded_ids, encoded, extra)
 
         yield from (_read_ahead(read) if needs_model else read())
 

@@ -82,6 +82,7 @@ def test_narrow_and_wide_probs_are_the_softmax_to_the_last_bits(num_classes: int
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_gives_the_outputs_of_the_cpu_whatever_is_copied_meanwhile(tmp_path: Path) -> None:
     on_cpu, _ = loaded(tmp_path)
     on_gpu = TorchPredictor(on_cpu.model, device="cuda")
