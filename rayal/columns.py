@@ -14,17 +14,22 @@ import pyarrow as pa
 
 from rayal.errors import PoolError
 
-_DTYPE, _WIDTH = b"rayal.dtype", b"rayal.width"
+_DTYPE, _WIDTH, _LIST = b"rayal.dtype", b"rayal.width", b"rayal.list"
+_FINITE = b"rayal.finite"
 
 
-def vector_field(name: str, dtype: np.dtype, width: int) -> pa.Field:
-    """Gives the Arrow field of a column of (width,) vectors."""
-    return pa.field(
-        name,
-        pa.binary(dtype.itemsize * width),
-        nullable=False,
-        metadata={_DTYPE: dtype.str.encode(), _WIDTH: str(width).encode()},
-    )
+def vector_field(name: str, dtype: np.dtype, width: int, *, known_finite: bool = False) -> pa.Field:
+    """Gives the Arrow field of a column of (width,) vectors. `known_finite`: whoever writes it has
+    looked at every value, so that who reads it need not."""
+    metadata = {_DTYPE: dtype.str.encode(), _WIDTH: str(width).encode()}
+    if known_finite:
+        metadata[_FINITE] = b"1"
+    return pa.field(name, pa.binary(dtype.itemsize * width), nullable=False, metadata=metadata)
+
+
+def is_known_finite(field: pa.Field) -> bool:
+    """Whether every value was found to be a finite float32 when the column was written."""
+    return field.metadata is not None and _FINITE in field.metadata
 
 
 def is_vector(field: pa.Field) -> bool:
@@ -35,6 +40,17 @@ def is_vector(field: pa.Field) -> bool:
 def vector_shape(field: pa.Field) -> tuple[np.dtype, int]:
     """Gives dtype and width of a vector column."""
     return np.dtype(field.metadata[_DTYPE].decode()), int(field.metadata[_WIDTH])
+
+
+def list_field(name: str, kind: pa.DataType, why: str) -> pa.Field:
+    """Gives the Arrow field of a column of lists that are no vectors; `why` says of which rows."""
+    return pa.field(name, kind, metadata={_LIST: why.encode()})
+
+
+def why_list(field: pa.Field) -> str | None:
+    """Gives why lists of numbers are no vectors, or None where a column is nothing of the kind."""
+    why = (field.metadata or {}).get(_LIST)
+    return None if why is None else why.decode()
 
 
 def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
@@ -68,20 +84,30 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
                 "in at the source, or leave the column out"
             )
         return column.to_numpy(zero_copy_only=False)
+    why = why_list(field)
     raise PoolError(
-        f"column '{name}' is {field.type}, expected numbers or a vector column; "
-        "use a transform that reads this type"
+        f"column '{name}' is {field.type}, expected numbers or a vector column"
+        + (f" ({why}); mend the source and ingest again, or " if why else "; ")
+        + "use a transform that reads this type"
     )
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Gives the schema as it is after it was written and read: Parquet gives the entries of a map a
+    name that Arrow's own form of a schema does not keep."""
+    return pa.ipc.read_schema(schema.serialize())
 
 
 def content_hash(table: pa.Table) -> str:
     """Gives a hash of a table's names, types and values, whatever its chunks and its file."""
     digest = hashlib.sha256()
-    for field in table.schema:
+    plain = plain_schema(table.schema)
+    for field in plain:
         digest.update(f"{field.name}\x1f{field.type}\x1e".encode())
     for batch in table.combine_chunks().to_batches():
-        for column in batch.columns:
-            digest.update(_plain_bytes(column))
+        for column, field in zip(batch.columns, plain, strict=True):
+            is_plain = str(column.type) == str(field.type)
+            digest.update(_plain_bytes(column if is_plain else column.cast(field.type)))
     return digest.hexdigest()
 
 

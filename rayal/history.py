@@ -41,6 +41,10 @@ class History:
             )
         return event.result
 
+    def num_finished(self) -> int:
+        """Gives how many rounds, from round 0 on, are recorded to their end."""
+        return sum(event.round >= 0 for event in self.ledger.events(step="tested"))
+
     def batches(self, before: int, start: int = 0) -> list[Batch]:
         """Gives the batches of the rounds from `start` to before one."""
         return [self.record(t, "selected") for t in range(start, before)]
@@ -49,6 +53,20 @@ class History:
         """Gives the ids of those batches, ascending."""
         parts = [sample_ids(self.dir.read(b, ["sample_id"])) for b in self.batches(before)]
         return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def num_left(self, t: int, num_rows: int) -> int:
+        """Gives how many of the pool's rows round t may pick: none that was picked before, and none
+        that the pass before found to be undecodable."""
+        last = self.ledger.event(t - 1, "selected") if t else None
+        left = num_rows - len(self.taken_ids(t))
+        if last is None or "tallies" not in last.notes:
+            return left
+        return min(left, last.notes["tallies"]["num_scored"] - last.result.num_rows)
+
+    def price_minor(self, listed: float) -> float:
+        """Gives what a label is expected to cost: as listed, or more where that was paid so far."""
+        spend = self.ledger.spend()
+        return max(listed, spend["amount_minor"] / spend["labels"] if spend["labels"] else 0.0)
 
     def taken(self, before: int) -> Taken:
         """Gives those rows with the labels that came."""
@@ -86,6 +104,11 @@ class History:
             f"no label shows {len(unseen)} of {len(counts)} classes yet: {some}; "
             "the model cannot learn them until one does"
         )
+
+    def num_refused(self, t: int) -> int:
+        """Gives how many rows of round t's batch have answers, and no label among them."""
+        labelled = {one.event.sample_id for one in self.ledger.labels(t)}
+        return len(self.ledger.answered_ids(t) - labelled)
 
     def missing(self, t: int) -> int:
         """Gives how many rows of round t's batch have no answer yet."""

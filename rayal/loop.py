@@ -7,6 +7,7 @@ same command after a crash, a wait or a reboot goes on where the run stood.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,14 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
-from rayal.engine.local import clear_pass
-from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
+from rayal.engine.scoring import (
+    Engine,
+    Fitting,
+    Pass,
+    Scoring,
+    Tallies,
+    Testing,
+    pass_id,
+)
 from rayal.engine.survivors import write_taken
 from rayal.engine.worker import has_undecodable
 from rayal.errors import LabelError, RayalError, ScoringError
 from rayal.history import History
+from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
-from rayal.ledger import Ledger
+from rayal.ledger import Ledger, without_password
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
@@ -47,23 +56,6 @@ from rayal.types import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-# Cannot change an answer, so they may differ when a run goes on. Everything else may not.
-MAY_CHANGE = (
-    "engine.",
-    "poll_s",
-    "poll_for_s",
-    "report.",
-    "run_dir",
-    "pool.path",
-    "source",
-    "ledger_url",
-    "begin_from",
-)
-MAY_GROW = (
-    "num_rounds", "max_rejected_share",
-    "stopping.num_labels", "stopping.amount_minor", "stopping.hours",
-)  # fmt: skip
 
 
 class Loop:
@@ -94,11 +86,11 @@ class Loop:
         test_budget: int = 0,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
-        self.strategy, self.cold_start = strategy, cold_start
         self.labeler, self.stopping = labeler, stopping
         self.num_rounds, self.budget, self.seed = num_rounds, budget, seed
         self.vocabulary = preflight.vocabulary_of(pool, vocabulary)
-        self.metric = metric or metrics.METRICS[self.vocabulary.kind][0]
+        kind = self.vocabulary.kind
+        self.metric = metric or metrics.METRICS[kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.max_rejected_share, self.begin_from = max_rejected_share, begin_from
         self.test_labels, self.test_budget = test_labels, test_budget
@@ -107,10 +99,13 @@ class Loop:
         self.ledger_url = ledger_url or self.dir.ledger_url
         self.clock, self.progress = Stopwatch(), Reporter()
         preflight.check_sizes(pool, num_rounds, budget)
-        preflight.check_strategies(pool, strategy, cold_start, budget)
+        preflight.check_ranges(poll_s, poll_for_s, max_rejected_share, test_budget)
         preflight.check_columns(pool, predictor)
         preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
+        preflight.check_labeler(pool, labeler)
         preflight.check_stopping(pool, stopping, test_labels is not None or test_budget > 0)
+        self.strategy, self.cold_start = strategy.for_kind(kind), cold_start.for_kind(kind)
+        preflight.check_strategies(pool, self.strategy, self.cold_start, budget)
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -123,14 +118,19 @@ class Loop:
             RayalError: whatever went wrong in a step; the ledger keeps all steps before it.
         """
         self.dir.path.mkdir(parents=True, exist_ok=True)
-        config = {**config, **self._facts()}
+        place = without_password(self.ledger_url)
+        config = {**config, **self._facts(), "ledger_url": place}
         self._bind_oracle()  # before the folder is claimed: what is refused here can be corrected
-        name = self.dir.claim(run_id(config))
-        with Ledger.open(self.ledger_url, name, writer=True) as self.ledger:
+        self.name = name_of(config)
+        is_moved = self.dir.has_run and self.dir.ledger_url != place
+        run_id = self.dir.read_id() if is_moved else self.dir.claim(place)
+        with Ledger.open(self.ledger_url, run_id, writer=True) as self.ledger:
+            if is_moved and self.ledger.run():  # refuses to begin again beside a ledger elsewhere
+                self.dir.claim(place)
             self.past = History(self.ledger, self.dir, self.vocabulary)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             if self.begin_from is not None:
-                adopt_round_0(self.ledger, self.dir, self.begin_from, config, MAY_CHANGE, MAY_GROW)
+                adopt_round_0(self.ledger, self.dir, self.begin_from, config)
             try:
                 self.engine.open(self.pool, self.predictor, self.trainer)
                 state = self._rounds()
@@ -144,8 +144,15 @@ class Loop:
     def _rounds(self) -> str:
         once = self.ledger.once
         checkpoint: Checkpoint | None = None  # None: round 0 selects with the cold-start strategy
+        if not self.past.has(0 if self.begin_from is None else 1, "ordered"):
+            scores = self.strategy if self.num_rounds > 1 else None
+            keys = Keys(self.seed, 0)
+            preflight.rehearse(self.engine, scores, self.trainer, self.vocabulary, keys)
         if not self.know_test_labels():
             return "waiting"
+        finished = self.past.num_finished()
+        if finished:
+            self.progress.say(f"rounds 0 to {finished - 1} were done before")
         for t in self.rounds():
             batch = once(t, "selected", self.pick, t, checkpoint)
             once(t, "ordered", self.order, t, batch)
@@ -154,9 +161,11 @@ class Loop:
                 return "waiting"
             checkpoint = once(t, "trained", self.fit, t, snapshot, checkpoint)
             once(t, "tested", self.test, t, checkpoint)
-            self.show(t)
+            if t >= finished:
+                self.show(t)
         self.progress.say(f"done: {self.reason}")
         self.ledger.set_state("done")
+        self.dir.clear_passes()
         write_report(self.ledger, self.dir)
         return "done"
 
@@ -171,20 +180,20 @@ class Loop:
 
     def stop_before(self, t: int) -> str | None:
         """Gives why round t should not start, or None."""
-        spend = self.ledger.spend()
-        num_left = self.pool.num_rows - len(self.past.taken_ids(t))
-        next_labels = min(self.budget, num_left)
+        num_left = self.past.num_left(t, self.pool.num_rows)
         if num_left == 0:
-            return "every row of the pool is labelled or ordered"
+            return "every row of the pool is labelled, ordered or cannot be decoded"
+        next_labels = min(self.budget, num_left)
+        spend, price = self.ledger.spend(), self.past.price_minor(self.labeler.price_minor)
         progress = Progress(
             t,
-            spend["labels"],
+            spend["labels"] - self.ledger.spend(TEST)["labels"],
             spend["amount_minor"],
             (datetime.now(UTC) - datetime.fromisoformat(self.ledger.run().created)).total_seconds(),
             num_left,
             tuple(self.past.record(done, "tested") for done in range(t)),
             next_labels,
-            next_labels * self.labeler.price_minor,
+            math.ceil(next_labels * price),
         )
         return self.stopping.stop(progress)
 
@@ -216,13 +225,12 @@ class Loop:
         model_id = checkpoint and checkpoint.model_id
         taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
         features = strategy.selector.needs
-        name = pass_id(
-            t, self.seed, model_id, repr(strategy.scorer), keep, features, taken_hash, decode
-        )
+        # The configuration is not in the name: within a run it cannot change.
+        name = pass_id(t, self.seed, model_id, keep, features, taken_hash, decode)
         scoring = Scoring(
             keys=keys,
             scorer=strategy.scorer,
-            features=strategy.selector.needs,
+            features=features,
             keep=keep,
             checkpoint=checkpoint,
             checkpoint_path="" if checkpoint is None else str(self.dir.inside(checkpoint.path)),
@@ -230,6 +238,7 @@ class Loop:
             folder=str(self.dir.pass_folder(t, name)),
             pass_id=name,
             decode=decode,
+            kind=self.vocabulary.kind,
         )
         Path(scoring.folder).mkdir(parents=True, exist_ok=True)
         with (
@@ -240,13 +249,14 @@ class Loop:
         self._check_rejected(done.tallies)
         with self.clock("select"):
             picks = strategy.selector.select(done.candidates, done.labelled, self.budget, keys)
+            picks = strategy.with_chances(picks, done.tallies.num_scored)
         with self.clock("fetch"):
             rows = self.engine.rows(picks.ids, self.pool.schema.names)
         return done, picks, rows
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
-        return ordering.place(self.ledger, self.labeler, t, self.dir.read(batch))
+        return ordering.place(self.ledger, self.labeler, self.name, t, self.dir.read(batch))
 
     def await_labels(self, t: int, batch: Batch) -> Snapshot | None:
         """Gives the round's snapshot; None when labels are missing and polling is off or over."""
@@ -269,8 +279,11 @@ class Loop:
         with self.clock("label"):
             order = self.past.record(t, "ordered")
             ordering.drain(self.ledger, self.labeler, t, order, self.vocabulary)
-        if self.past.missing(t):
-            return None
+            if self.past.missing(t):
+                return None
+            if refused := self.past.num_refused(t):
+                self.progress.say(f"{refused} of {order.num_rows} rows of round {t} were refused")
+            ordering.drain_earlier(self.ledger, self.labeler, self.name, t, self.vocabulary)
         snapshot = self.dir.write_snapshot(
             t,
             self.past.labels(t + 1, start=min(t, 0)),
@@ -292,6 +305,7 @@ class Loop:
             mark = hashlib.sha256(content.read_bytes()).hexdigest() if content.exists() else ""
             self.exam = once(TEST, "labelled", lambda _: self._read_test_labels(), mark)
         elif self.test_budget:
+            preflight.check_test_order(self.stopping, self.test_budget, self.labeler.price_minor)
             batch = once(TEST, "selected", self.pick_test, self.test_budget)
             once(TEST, "ordered", self.order, TEST, batch)
             self.exam = self.await_labels(TEST, batch)
@@ -337,21 +351,17 @@ class Loop:
         with self.clock("test"), self.progress.phase(f"round {t} test", total) as bar:
             tallies = self.engine.test(testing, bar)
         self._note_seconds()
-        return metrics.metric_of(
-            self.vocabulary.kind,
-            self.metric,
-            tallies,
-            total if self.vocabulary.kind == "multilabel" else None,
-        )
+        return metrics.metric_of(self.vocabulary.kind, self.metric, tallies)
 
     def show(self, t: int) -> None:
         """Says how the round ended, writes the report, and removes the survivors of its pass."""
         result: TestResult = self.past.record(t, "tested")
-        value = "no test labels" if result.value is None else f"{result.metric} {result.value:.4f}"
+        value = "no test labels" if not result.num_rows else f"{result.metric} is not defined"
+        if result.value is not None:
+            value = f"{result.metric} {result.value:.4f}"
         self.ledger.set_state("running")
         self.progress.say(f"round {t}: {len(self.past.labels(t + 1))} labels, {value}")
-        for folder in (self.dir.path / "passes").glob(f"r{t:04d}-*"):
-            clear_pass(folder)
+        self.dir.clear_passes(t)
         write_report(self.ledger, self.dir)
 
     # -------------------------------------------------------------------------------- below
@@ -386,9 +396,3 @@ class Loop:
 
     def _note_seconds(self) -> None:
         self.ledger.note(seconds=self.clock.take())
-
-
-def run_id(config: Mapping[str, Any]) -> str:
-    """Gives a run's name: equal for equal answers, so that digests of two runs can be compared."""
-    free = {name.split(".")[0] for name in (*MAY_CHANGE, *MAY_GROW)}
-    return pass_id({key: value for key, value in config.items() if key not in free})

@@ -1,14 +1,18 @@
 """Test metrics from tallies, and what a learning curve says.
 
-Shards give small sums, which are added in shard order. One class a sample: a confusion matrix
-(C, C) int64, true classes in rows. Multi-label: (C, 3) int64 true positives, false positives and
-false negatives. A number: (4,) float64 [rows, sum of y, sum of y^2, sum of squared errors].
+Shards give small sums, which are added in shard order. One class a sample: (C, 3) int64 hits,
+rows that were given the class wrongly, and rows of the class that were given another. Multi-label:
+(C, 4) int64 true positives, false positives, false negatives and true negatives. A number: (4,)
+objects [rows, sum of y, sum of y^2, sum of squared errors], of which the sums of y are exact
+fractions: where y is large and varies little, what r2 takes of them is lost in the rounding of
+float64 sums.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -27,98 +31,122 @@ _LOWER_IS_BETTER = ("mse", "rmse")
 # ------------------------------------------------------------------------------------- tallies
 
 
-def confusion(true_N: npt.ArrayLike, predicted_N: npt.ArrayLike, num_classes: int) -> np.ndarray:
-    """Gives the (C, C) int64 counts of (true class, predicted class). O(N + C^2)."""
+def class_counts(true_N: npt.ArrayLike, predicted_N: npt.ArrayLike, num_classes: int) -> np.ndarray:
+    """Gives the (C, 3) int64 hits, wrongly given and missed rows of each class. O(N + C)."""
     true_N, predicted_N = np.asarray(true_N, np.int64), np.asarray(predicted_N, np.int64)
-    flat = np.bincount(true_N * num_classes + predicted_N, minlength=num_classes**2)
-    return flat.astype(np.int64).reshape(num_classes, num_classes)
+    is_hit_N = true_N == predicted_N
+    parts = (true_N[is_hit_N], predicted_N[~is_hit_N], true_N[~is_hit_N])
+    return np.stack([np.bincount(part, minlength=num_classes) for part in parts], axis=1)
 
 
 def multilabel_counts(true_NC: npt.ArrayLike, predicted_NC: npt.ArrayLike) -> np.ndarray:
-    """Gives the (C, 3) int64 true positives, false positives and false negatives. O(N C)."""
+    """Gives the (C, 4) int64 true positives, false positives, false negatives and true negatives.
+    O(N C)."""
     true_NC, predicted_NC = np.asarray(true_NC) > 0.5, np.asarray(predicted_NC) > 0.5
-    parts = (true_NC & predicted_NC, ~true_NC & predicted_NC, true_NC & ~predicted_NC)
+    parts = (
+        true_NC & predicted_NC,
+        ~true_NC & predicted_NC,
+        true_NC & ~predicted_NC,
+        ~true_NC & ~predicted_NC,
+    )
     return np.stack([part.sum(axis=0, dtype=np.int64) for part in parts], axis=1)
 
 
-def regression_sums(true_N: npt.ArrayLike, predicted_N: npt.ArrayLike) -> Float64s:
-    """Gives (4,) float64 [rows, sum of y, sum of y^2, sum of squared errors]. O(N)."""
+def regression_sums(true_N: npt.ArrayLike, predicted_N: npt.ArrayLike) -> np.ndarray:
+    """Gives (4,) objects [rows, sum of y, sum of y^2, sum of squared errors]. O(N)."""
     true_N, predicted_N = np.asarray(true_N, np.float64), np.asarray(predicted_N, np.float64)
-    errors_N = true_N - predicted_N
-    sums = (len(true_N), true_N.sum(), (true_N**2).sum(), (errors_N**2).sum())
-    return np.asarray(sums, np.float64)
+    sum_y, sum_yy = _exact_sums(true_N)
+    errors = float(((true_N - predicted_N) ** 2).sum())
+    return np.asarray([len(true_N), sum_y, sum_yy, errors], object)
+
+
+def _exact_sums(values_N: Float64s) -> tuple[Fraction, Fraction]:
+    """Gives the sum of the values and that of their squares, without rounding: float64 numbers of
+    one exponent are integers of 53 bits, and Python adds integers of any size. 0.2 us a value."""
+    mantissas_N, exponents_N = np.frexp(values_N)
+    integers_N = np.ldexp(mantissas_N, 53).astype(np.int64)
+    total = squares = Fraction(0)
+    for exponent in np.unique(exponents_N):
+        integers = integers_N[exponents_N == exponent].tolist()
+        unit = Fraction(2) ** (int(exponent) - 53)
+        total += sum(integers) * unit
+        squares += sum(integer * integer for integer in integers) * unit**2
+    return total, squares
 
 
 def no_rows(kind: Kind, num_outputs: int) -> np.ndarray:
     """Gives the tally of no rows: what sums start from."""
     if kind == "number":
-        return np.zeros(4)
-    return np.zeros((num_outputs, num_outputs if kind == "class" else 3), np.int64)
+        return np.zeros(4, object)
+    return np.zeros((num_outputs, 3 if kind == "class" else 4), np.int64)
 
 
 def tally(kind: Kind, truth_N: npt.ArrayLike, said_NC: np.ndarray) -> np.ndarray:
     """Gives the tally of N rows by their encoded labels and the (N, C) probs or (N, 1) preds."""
     if kind == "class":
-        return confusion(truth_N, said_NC.argmax(1), said_NC.shape[1])
+        return class_counts(truth_N, said_NC.argmax(1), said_NC.shape[1])
     if kind == "multilabel":
         return multilabel_counts(truth_N, said_NC)
     return regression_sums(truth_N, said_NC[:, 0])
 
 
+def num_tallied(kind: Kind, tallies: np.ndarray) -> int:
+    """Gives how many rows a tally holds."""
+    if kind == "number":
+        return int(tallies[0])
+    # A row is a hit or a miss of its class; with several labels, one of four things in each class.
+    return int(tallies[:, [0, 2]].sum() if kind == "class" else tallies[:1].sum())
+
+
 # ------------------------------------------------------------------------------------- metrics
 
 
-def accuracy(confusion_CC: np.ndarray) -> float | None:
-    """Gives the share of rows on the diagonal, None without rows."""
-    total = int(confusion_CC.sum())
-    return int(np.trace(confusion_CC)) / total if total else None
+def accuracy(counts_C3: np.ndarray) -> float | None:
+    """Gives the share of rows that were given their class, None without rows."""
+    total = num_tallied("class", counts_C3)
+    return int(counts_C3[:, 0].sum()) / total if total else None
 
 
-def per_class_recall(confusion_CC: np.ndarray) -> Float64s:
+def per_class_recall(counts_C3: np.ndarray) -> Float64s:
     """Gives (C,) float64 shares of each true class that were found, NaN without rows of it."""
-    rows_C = confusion_CC.sum(axis=1).astype(np.float64)
-    found_C = np.diagonal(confusion_CC).astype(np.float64)
+    rows_C = (counts_C3[:, 0] + counts_C3[:, 2]).astype(np.float64)
     recall_C: Float64s = np.full(len(rows_C), np.nan)
-    np.divide(found_C, rows_C, out=recall_C, where=rows_C > 0)
+    np.divide(counts_C3[:, 0], rows_C, out=recall_C, where=rows_C > 0)
     return recall_C
 
 
-def class_counts(confusion_CC: np.ndarray) -> np.ndarray:
-    """Gives the (C, 3) counts of a confusion matrix, in the form of `multilabel_counts`."""
-    hits_C = np.diagonal(confusion_CC)
-    misses = (confusion_CC.sum(axis=0) - hits_C, confusion_CC.sum(axis=1) - hits_C)
-    return np.stack((hits_C, *misses), axis=1)
-
-
-def micro_f1(counts_C3: np.ndarray) -> float | None:
+def micro_f1(counts_C: np.ndarray) -> float | None:
     """Gives F1 of all decisions together, None where nothing is true or predicted."""
-    hits, wrong, missed = (int(part) for part in counts_C3.sum(axis=0))
+    hits, wrong, missed = (int(part) for part in counts_C[:, :3].sum(axis=0))
     total = 2 * hits + wrong + missed
     return 2 * hits / total if total else None
 
 
-def macro_f1(counts_C3: np.ndarray) -> float | None:
+def macro_f1(counts_C: np.ndarray) -> float | None:
     """Gives the mean F1 over the classes that are true or predicted somewhere, None without any.
 
     A class that the test rows never show and the model never says is left out of the mean, as it
     would otherwise count as zero or as perfect by convention alone.
     """
-    hits_C, totals_C = counts_C3[:, 0], counts_C3 @ np.asarray([2, 1, 1])
+    hits_C, totals_C = counts_C[:, 0], counts_C[:, :3] @ np.asarray([2, 1, 1])
     shown_C = totals_C > 0
     return float(np.mean(2 * hits_C[shown_C] / totals_C[shown_C])) if shown_C.any() else None
 
 
-def mse(sums_4: Float64s) -> float | None:
+def mse(sums_4: np.ndarray) -> float | None:
     """Gives the mean squared error, None without rows."""
-    return float(sums_4[3] / sums_4[0]) if sums_4[0] else None
+    return float(sums_4[3]) / int(sums_4[0]) if sums_4[0] else None
 
 
-def r2(sums_4: Float64s) -> float | None:
+def r2(sums_4: np.ndarray) -> float | None:
     """Gives the share of variance explained, None without rows or where y does not vary."""
-    rows, sum_y, sum_yy, errors = (float(part) for part in sums_4)
-    spread = sum_yy - sum_y * sum_y / rows if rows else 0.0
-    # A spread within the rounding of its two terms is none at all.
-    return 1.0 - errors / spread if spread > 1e-12 * sum_yy else None
+    rows, sum_y, sum_yy, errors = sums_4
+    if not rows or not math.isfinite(errors):
+        return None
+    spread: Fraction = sum_yy - sum_y**2 / rows
+    # A spread within the rounding of y itself is none at all.
+    varies = spread > sum_yy * Fraction(1, 10**30)
+    return 1.0 - float(Fraction(errors) / spread) if varies else None
 
 
 def check_name(kind: Kind, name: str) -> None:
@@ -134,11 +162,9 @@ def check_name(kind: Kind, name: str) -> None:
         )
 
 
-def metric_of(
-    kind: Kind, name: str, tallies: np.ndarray, num_rows: int | None = None
-) -> TestResult:
-    """Gives the metric of this name. `num_rows` is needed for multi-label, whose tallies do not
-    hold it. A value of None means that the rows do not determine the metric.
+def metric_of(kind: Kind, name: str, tallies: np.ndarray) -> TestResult:
+    """Gives the metric of this name. A value of None with rows means that they do not determine
+    the metric.
 
     Raises:
         ConfigError: this kind of label has no such metric.
@@ -148,19 +174,13 @@ def metric_of(
         error = mse(tallies)
         root = None if error is None else math.sqrt(error)
         value = {"mse": error, "rmse": root, "r2": r2(tallies)}[name]
-        rows = int(tallies[0])
     else:
-        counts_C3 = class_counts(tallies) if kind == "class" else tallies
-        if name == "accuracy":
-            value = accuracy(tallies)
-        else:
-            value = macro_f1(counts_C3) if name == "macro_f1" else micro_f1(counts_C3)
-        rows = int(tallies.sum()) if kind == "class" else 0
+        value = {"accuracy": accuracy, "macro_f1": macro_f1, "micro_f1": micro_f1}[name](tallies)
     return TestResult(
         metric=name,
         higher_is_better=name not in _LOWER_IS_BETTER,
         value=value,
-        num_rows=rows if num_rows is None else num_rows,
+        num_rows=num_tallied(kind, tallies),
     )
 
 

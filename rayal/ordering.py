@@ -12,15 +12,17 @@ from rayal.ledger import Ledger
 from rayal.types import Ack, Chunk, Labeler, Order, Vocabulary
 
 
-def place(ledger: Ledger, labeler: Labeler, t: int, rows: Any) -> Order:
-    """Places a batch with the labeler: for each chunk the intent is recorded, then the chunk is
-    submitted, then the vendor's ack is recorded. A chunk whose intent is there from an attempt that
-    died is looked up before it is submitted again.
+def place(ledger: Ledger, labeler: Labeler, name: str, t: int, rows: Any) -> Order:
+    """Places round t's batch with the labeler; `name` is that of what the run asks for.
+
+    For each chunk the intent is recorded, then the chunk is submitted, then the vendor's ack is
+    recorded. A chunk whose intent is there from an attempt that died is looked up before it is
+    submitted again.
 
     Raises:
         LabelError: nobody can say whether the vendor has a chunk, or the labeler refuses it.
     """
-    job_id = job_id_of(ledger.run_id, t)
+    job_id = job_id_of(name, t)
     acks: list[Ack] = []
     for chunk in labeler.plan(job_id, rows):
         in_doubt = ledger.event(t, f"intent/{chunk.key}") is not None
@@ -45,9 +47,24 @@ def drain(ledger: Ledger, labeler: Labeler, t: int, order: Order, vocabulary: Vo
         cursor, more = after, after != cursor
 
 
-def job_id_of(run: str, t: int) -> str:
+def drain_earlier(
+    ledger: Ledger, labeler: Labeler, name: str, t: int, vocabulary: Vocabulary
+) -> None:
+    """Brings what came late for the rounds before t into the ledger: corrections, and annotators
+    who answered after the round had all its labels. A round that another run ordered is closed.
+
+    Raises:
+        LabelError: as `drain`.
+    """
+    for earlier in range(t):
+        event = ledger.event(earlier, "ordered")
+        if event is not None and event.result.job_id == job_id_of(name, earlier):
+            drain(ledger, labeler, earlier, event.result, vocabulary)
+
+
+def job_id_of(name: str, t: int) -> str:
     """Gives the job's key: lower case letters and digits, safe with every vendor's rules."""
-    digest = hashlib.sha256(f"{run}/{t}".encode()).digest()
+    digest = hashlib.sha256(f"{name}/{t}".encode()).digest()
     return "b" + base64.b32encode(digest).decode().lower()[:26]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rayal import metrics
+from rayal.engine.scoring import Engine, Rehearsal
 from rayal.errors import ConfigError
+from rayal.keys import Keys
 from rayal.pool import Pool
 from rayal.strategy import Strategy
-from rayal.types import OUTPUTS, Predictor, StoppingRule, Trainer, Vocabulary
+from rayal.types import OUTPUTS, Labeler, Predictor, Progress, StoppingRule, Trainer, Vocabulary
 
 
 def vocabulary_of(pool: Pool, given: Vocabulary | None) -> Vocabulary:
@@ -20,7 +22,7 @@ def vocabulary_of(pool: Pool, given: Vocabulary | None) -> Vocabulary:
         raise ConfigError(
             "the pool has no label column, so nothing says what a label may be; ingest with "
             "--label-column, or give a vocabulary, for example "
-            "'vocabulary={_target_: rayal.types.Vocabulary, kind: class, classes: [cat, dog]}'"
+            "vocabulary=class 'vocabulary.classes=[cat,dog]'"
         )
     if found.kind != "number" and len(found.classes) < 2:
         raise ConfigError(
@@ -41,6 +43,24 @@ def check_sizes(pool: Pool, num_rounds: int, budget: int) -> None:
         raise ConfigError(f"budget={budget} and num_rounds={num_rounds} must both be 1 or more")
     if budget > pool.num_rows:
         raise ConfigError(f"budget={budget} is more than the pool's {pool.num_rows} rows; lower it")
+
+
+def check_ranges(
+    poll_s: float | None, poll_for_s: float, max_rejected_share: float, test_budget: int
+) -> None:
+    """Refuses waits, shares and counts that cannot be.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    counts = {"poll_s": poll_s, "poll_for_s": poll_for_s, "test_budget": test_budget}
+    for name, value in counts.items():
+        if value is not None and value < 0:
+            raise ConfigError(f"{name} is {value:g}, expected 0 or more; correct it")
+    if not 0 <= max_rejected_share <= 1:
+        raise ConfigError(
+            f"max_rejected_share is {max_rejected_share:g}, expected 0 to 1; correct it"
+        )
 
 
 def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budget: int) -> None:
@@ -100,5 +120,47 @@ def check_stopping(pool: Pool, stopping: StoppingRule, has_test_labels: bool) ->
     """
     check = getattr(stopping, "check", None)
     if check is not None:
-        own = any(pool.test_labels(shard) is not None for shard in pool.test_shards[:1])
-        check(own or has_test_labels)
+        own = (label for shard in pool.test_shards for label in pool.test_labels(shard) or ())
+        check(has_test_labels or any(label is not None for label in own))
+
+
+def check_labeler(pool: Pool, labeler: Labeler) -> None:
+    """Refuses a labeler that could not be sent the rows of this pool, before any is ordered.
+
+    Raises:
+        ConfigError: the labeler says so.
+    """
+    check = getattr(labeler, "check", None)
+    if check is not None:
+        check(pool.schema)
+
+
+def check_test_order(stopping: StoppingRule, num_rows: int, price_minor: int) -> None:
+    """Refuses an order of test labels that a rule would not allow as a batch.
+
+    Raises:
+        ConfigError: a limit of money is below its price.
+    """
+    amount = num_rows * price_minor
+    reason = stopping.stop(Progress(0, 0, 0, 0.0, num_rows, (), num_rows, amount))
+    if reason is not None:
+        raise ConfigError(
+            f"test_budget={num_rows} costs {amount} minor units by itself, and the stopping rule "
+            f"says: {reason}; lower test_budget or raise the limit"
+        )
+
+
+def rehearse(
+    engine: Engine, strategy: Strategy | None, trainer: Trainer, vocabulary: Vocabulary, keys: Keys
+) -> None:
+    """Tries, before the first order, all that strategy and test will ask of a trained model, so
+    that no label is bought for a run that cannot use it. `strategy` is None where none will score.
+
+    Raises:
+        ConfigError, NeedsError: the model cannot give it, as built or as configured.
+    """
+    needs = {"preds" if vocabulary.kind == "number" else "probs"}
+    if strategy is not None:
+        needs |= {*strategy.needs_of_scorer, *strategy.selector.needs} & set(OUTPUTS)
+    num_members = getattr(trainer, "num_members", 1)
+    engine.rehearse(Rehearsal(tuple(sorted(needs)), vocabulary, num_members, keys))

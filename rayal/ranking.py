@@ -56,12 +56,17 @@ class Cut(NamedTuple):
 
 def inside(scores: Float64s, ids: Ids, cut: Cut) -> npt.NDArray[np.bool_]:
     """Gives the (N,) mask of the rows that lie at or above the cut; a NaN lies below."""
+    mask = np.zeros(len(ids), bool)
+    mask[rows_inside(scores, ids, cut)] = True
+    return mask
+
+
+def rows_inside(scores: Float64s, ids: Ids, cut: Cut) -> npt.NDArray[np.intp]:
+    """Gives the positions of those rows, ascending. One pass: few rows lie at or above a cut."""
     # Finite floats compare as their keys do, at a fifth of the time of making keys.
     edge = score_of(np.uint64(cut.key))
-    mask: npt.NDArray[np.bool_] = scores >= edge
-    ties = np.flatnonzero(scores == edge)
-    mask[ties] = ids[ties] <= cut.last_id
-    return mask
+    rows = np.flatnonzero(scores >= edge)
+    return rows[(scores[rows] > edge) | (ids[rows] <= cut.last_id)]
 
 
 def best_rows(scores: Float64s, ids: Ids, keep: int) -> npt.NDArray[np.intp]:

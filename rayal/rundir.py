@@ -1,6 +1,6 @@
 """The files of a run: where they lie, and what a batch and a snapshot look like.
 
-    RUN_DIR/run.json                the run's name in the ledger
+    RUN_DIR/run.json                the run's own id in its ledger, and where that is if not here
             ledger.db               every step, in order
             rounds/r0000/batch.parquet, snapshot.parquet, taken.arrow
             checkpoints/r0000/      what the trainer left
@@ -12,6 +12,7 @@ Paths in the ledger are relative to the run's folder, so that a run can be moved
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayal import storage
 from rayal.columns import content_hash
 from rayal.errors import ConfigError, LedgerError
 from rayal.storage import atomic_path, write_text
@@ -41,20 +43,53 @@ class RunDir:
                 "PostgreSQL database"
             )
         self.path = Path(path.removeprefix("file://")).expanduser().absolute()
+        self._whole: set[Batch | Snapshot] = (
+            set()
+        )  # records whose files were hashed and found whole
 
     @property
     def ledger_url(self) -> str:
-        """The ledger of a run that names no other."""
-        return f"sqlite:///{self.path / 'ledger.db'}"
+        """The ledger of this run: the one it was started with, else a file of its own."""
+        found = self._read() if self.has_run else {}
+        return str(found.get("ledger_url") or self._own_ledger)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / _RUN).exists()
 
     def read_id(self) -> str:
-        """Gives the name under which the ledger knows this run.
+        """Gives the id under which the ledger knows this run.
 
         Raises:
             LedgerError: no run was started here.
         """
+        return str(self._read()["run_id"])
+
+    def claim(self, ledger_url: str) -> str:
+        """Gives the id of this folder's run: the one it has, else a new one, of no other folder.
+
+        Notes where the ledger is if not here; `ledger_url` is without a password.
+        """
+        is_new = not (self.path / _RUN).exists()
+        run = {"run_id": uuid.uuid4().hex} if is_new else self._read()
+        noted = dict(run)
+        if ledger_url == self._own_ledger:
+            noted.pop("ledger_url", None)
+        else:
+            noted["ledger_url"] = ledger_url
+        if is_new or noted != run:
+            write_text(self.path / _RUN, json.dumps(noted) + "\n")
+        return str(run["run_id"])
+
+    @property
+    def _own_ledger(self) -> str:
+        return f"sqlite:///{self.path / 'ledger.db'}"
+
+    def _read(self) -> dict[str, Any]:
         try:
-            found: str = json.loads((self.path / _RUN).read_text())["run_id"]
+            found: dict[str, Any] = json.loads((self.path / _RUN).read_text())
+            found["run_id"]
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(
                 f"{self.path / _RUN} does not name a run ({type(error).__name__}: {error}); "
@@ -67,12 +102,6 @@ class RunDir:
             ) from None
         return found
 
-    def claim(self, run_id: str) -> str:
-        """Gives the name that this folder's run has: the one it was started with, else `run_id`."""
-        if not (self.path / _RUN).exists():
-            write_text(self.path / _RUN, json.dumps({"run_id": run_id}) + "\n")
-        return self.read_id()
-
     def round(self, t: int) -> Path:
         """Gives the folder of a round; below 0 it is the order of the test labels."""
         return self.path / "rounds" / ("test" if t < 0 else f"r{t:04d}")
@@ -84,6 +113,11 @@ class RunDir:
     def pass_folder(self, t: int, name: str) -> Path:
         """Gives the folder of a scoring pass's survivors."""
         return self.path / "passes" / f"r{t:04d}-{name}"
+
+    def clear_passes(self, t: int | None = None) -> None:
+        """Removes the survivors of a round, or of all, and what a kill left unfinished."""
+        for folder in (self.path / "passes").glob("*" if t is None else f"r{t:04d}-*"):
+            storage.remove_folder(folder)
 
     def inside(self, relative: str) -> Path:
         """Gives a file that the ledger names."""
@@ -112,37 +146,38 @@ class RunDir:
                 )
             table = table.append_column(name, column)
         path = self.round(t) / "batch.parquet"
-        write_table(path, table)
-        return Batch(self.relative(path), content_hash(table), table.num_rows)
+        return Batch(self.relative(path), _write(path, table), table.num_rows)
 
     def read(self, record: Batch | Snapshot, columns: Sequence[str] | None = None) -> pa.Table:
-        """Gives the table of a batch or a snapshot.
+        """Gives the table of a batch or a snapshot; the first time it is read, its hash is checked.
 
         Raises:
             LedgerError: the file is gone or is not the one that the ledger committed.
         """
         path = self.inside(record.path)
+        is_whole = record in self._whole
+        wanted = None if columns is None or not is_whole else list(columns)
         try:
-            table = pq.read_table(path, columns=None if columns is None else list(columns))
+            table = pq.read_table(path, columns=wanted)
         except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(
                 f"{path} cannot be read ({error}), but the ledger has committed it; restore the "
                 "run's folder from a copy, or start a new run"
             ) from error
-        if table.num_rows != record.num_rows:
+        if not is_whole and content_hash(table) != record.content_hash:
             raise LedgerError(
-                f"{path} holds {table.num_rows} rows, the ledger committed {record.num_rows}; "
-                "restore the run's folder from a copy, or start a new run"
+                f"{path} ({table.num_rows} rows) is not the file of {record.num_rows} rows that "
+                "the ledger committed; restore the run's folder from a copy, or start a new run"
             )
-        return table
+        self._whole.add(record)
+        return table if columns is None else table.select(list(columns))
 
     # ------------------------------------------------------------------------------- snapshots
 
     def write_labels(self, t: int, table: pa.Table) -> Snapshot:
         """Writes (sample_id, label) as they are and gives the record."""
         path = self.round(t) / "snapshot.parquet"
-        write_table(path, table)
-        return Snapshot(self.relative(path), content_hash(table), table.num_rows)
+        return Snapshot(self.relative(path), _write(path, table), table.num_rows)
 
     def write_snapshot(
         self,
@@ -165,8 +200,7 @@ class RunDir:
             parts.append(rows.append_column("weight", pa.array(np.ones(len(values)))))
         table = pa.concat_tables(parts).sort_by("sample_id")
         path = self.round(t) / "snapshot.parquet"
-        write_table(path, table)
-        return Snapshot(self.relative(path), content_hash(table), table.num_rows)
+        return Snapshot(self.relative(path), _write(path, table), table.num_rows)
 
 
 def export_table(
@@ -213,6 +247,12 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Writes a Parquet file under its final name, whole."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _write(path: Path, table: pa.Table) -> str:
+    """Writes a table and gives the hash of what a reader finds: Parquet may change a type."""
+    write_table(path, table)
+    return content_hash(pq.read_table(path))
 
 
 def sample_ids(table: pa.Table) -> Ids:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rayal.errors import ConfigError
-from rayal.ledger import Ledger, compare_configs
+from rayal.identity import MAY_CHANGE, MAY_GROW
+from rayal.ledger import Event, Ledger, compare_configs
 from rayal.rundir import RunDir
 from rayal.storage import atomic_path
 from rayal.test_split import TEST
 
 # Round 0 is chosen by the cold start: the strategy has no part in it.
-NOT_IN_ROUND_0 = ("strategy.", "begin_from")
+NOT_IN_ROUND_0 = ("strategy.", "stopping.", "num_rounds")
+# Its labels were ordered before there was a model.
+NOT_IN_ITS_LABELS = (*NOT_IN_ROUND_0, "model.module.", "predictor.", "trainer.", "metric")
+_LABEL_STEPS = ("selected", "ordered", "labelled")
 
 
 def adopt_round_0(
@@ -21,36 +25,43 @@ def adopt_round_0(
     run_dir: RunDir,
     other_path: str,
     config: Mapping[str, Any],
-    may_change: Sequence[str],
-    may_grow: Sequence[str],
 ) -> None:
-    """Copies round 0 of another run, its labels included, unless this run has one already.
+    """Copies round 0 of another run, unless this run has one already.
+
+    All of it where both runs are configured alike but for the strategy. Where model, predictor or
+    trainer differ, its batch and labels alone: what was bought serves the mended run.
 
     Raises:
-        ConfigError: the other run has no finished round 0, or was configured otherwise in anything
-            that round 0 depends on.
+        ConfigError: the other run has no labels of round 0, or was configured otherwise in anything
+            that they depend on.
     """
     if ledger.event(0, "selected") is not None:
         return
     other_dir = RunDir(other_path)
     with Ledger.open(other_dir.ledger_url, other_dir.read_id(), writer=False) as other:
-        differ = compare_configs(
-            other.run().config, config, (*may_change, *NOT_IN_ROUND_0), may_grow
-        )
+        theirs = other.run().config
+        differ = compare_configs(theirs, config, (*MAY_CHANGE, *NOT_IN_ITS_LABELS), MAY_GROW)
         if differ:
             raise ConfigError(
                 f"begin_from={other_path} was run with another configuration; put these keys "
-                "right, or start without it:\n  " + "\n  ".join(differ)
+                f"right, or start without it: {'; '.join(differ)}"
             )
-        if other.event(0, "tested") is None:
+        alike = not compare_configs(theirs, config, (*MAY_CHANGE, *NOT_IN_ROUND_0), MAY_GROW)
+        whole = alike and other.event(0, "tested") is not None
+        if other.event(0, "labelled") is None:
             raise ConfigError(
-                f"begin_from={other_path} has not finished its round 0; run it first, or start "
-                "without it"
+                f"begin_from={other_path} has not got all labels of its round 0; run it first, or "
+                "start without it"
             )
-        for folder in (run_dir.round(TEST), run_dir.round(0), run_dir.checkpoint(0)):
+        folders = [run_dir.round(TEST), run_dir.round(0)]
+        for folder in [*folders, run_dir.checkpoint(0)] if whole else folders:
             source = other_dir.inside(run_dir.relative(folder))
             if source.exists():
                 with atomic_path(folder) as temporary:
                     shutil.copytree(source, temporary)
-        taken = [*other.events(TEST), *other.events(0)]
-        ledger.adopt(taken, [*other.labels(TEST), *other.labels(0)])
+        steps = [step for step in other.events(0) if whole or _is_of_labels(step)]
+        ledger.adopt([*other.events(TEST), *steps], [*other.labels(TEST), *other.labels(0)])
+
+
+def _is_of_labels(event: Event) -> bool:
+    return event.step in _LABEL_STEPS or event.step.startswith(("intent/", "ack/"))

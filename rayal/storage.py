@@ -23,7 +23,6 @@ def commit_file(temporary: Path, final: Path) -> None:
     if temporary.is_dir() and final.is_dir():
         shutil.rmtree(final)  # a folder of the same step from an attempt that was not recorded
     os.replace(temporary, final)
-    _sync_folder(final.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -32,10 +31,11 @@ def remove_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_path(final: Path | str) -> Iterator[Path]:
+def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside `final`; what the block leaves there is renamed into place.
 
-    On an error nothing appears under `final`, and the temporary file is removed.
+    On an error nothing appears under `final`, and the temporary file is removed. Not `durable`: a
+    power cut may leave a damaged file under its name, which the reader must be able to tell.
 
     Raises:
         RayalError: the disk is full.
@@ -45,8 +45,11 @@ def atomic_path(final: Path | str) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        if durable:
+            _sync(temporary)
         commit_file(temporary, final)
+        if durable:
+            sync_folder(final.parent)
     except Exception as error:
         if not isinstance(error, RayalError) and is_disk_full(error):
             raise RayalError(
@@ -93,7 +96,8 @@ def _sync(path: Path) -> None:
         _sync(child)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
 
 from rayal.errors import ConfigError
-from rayal.types import Needs, Scorer, Selector
+from rayal.types import Kind, Needs, Picks, Scorer, Selector
 
 _CANDIDATES_A_PICK = 10
 _LEAST_CANDIDATES = 100_000
+_FOR_CLASSES = "margin, entropy, bald, badge, cluster_margin or k_center"
+_FITS: dict[Kind, str] = {
+    "class": _FOR_CLASSES,
+    "multilabel": _FOR_CLASSES,
+    "number": "predictive_variance, gsx, gsy, igs, k_center, kmeans or random",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,25 @@ class Strategy:
                 "of the pool), or leave it null to select among all rows"
             )
 
+    def for_kind(self, kind: Kind) -> Strategy:
+        """Gives the strategy for labels of this kind.
+
+        A scorer, a selector, or a part inside one may name in `kinds` the labels that it is for,
+        and have a field `multilabel`, which the kind fills in. Parts with neither stay as they are.
+
+        Raises:
+            ConfigError: a part is for labels of another kind, or its `multilabel` is at odds.
+        """
+        return replace(self, selector=_told(self.selector, kind), scorer=_told(self.scorer, kind))
+
+    def with_chances(self, picks: Picks, num_rows: int) -> Picks:
+        """Gives the picks with the probability that each had, where the strategy is a uniform draw
+        among `num_rows` rows: the scorer says `is_uniform`, the selector `takes_best`."""
+        is_draw = getattr(self.scorer, "is_uniform", False)
+        if not (is_draw and getattr(self.selector, "takes_best", False) and len(picks.ids)):
+            return picks
+        return replace(picks, probabilities=np.full(len(picks.ids), len(picks.ids) / num_rows))
+
     @property
     def needs_of_scorer(self) -> Needs:
         """What the scorer must be given; nothing where there is none."""
@@ -57,3 +85,43 @@ class Strategy:
         if self.scorer is None:
             return None
         return max(_CANDIDATES_A_PICK * budget, _LEAST_CANDIDATES)
+
+
+def _told(part: Any, kind: Kind) -> Any:
+    """Gives the part with every `multilabel` in it filled in; the same object where there is none.
+
+    A user's part may hold others in a field or in a list of them.
+    """
+    if type(part) in (list, tuple):
+        told = [_told(one, kind) for one in part]
+        is_same = all(one is other for one, other in zip(told, part, strict=True))
+        return part if is_same else type(part)(told)
+    kinds = getattr(part, "kinds", None)
+    if kinds is not None and kind not in kinds:
+        raise ConfigError(
+            f"{type(part).__name__} is for labels of kind {' or '.join(kinds)}, these are of kind "
+            f"{kind}; take strategy={_FITS[kind]}, or ingest the labels with another --kind"
+        )
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    changed = {}
+    for field in fields(part):
+        if not field.init:
+            continue
+        value = getattr(part, field.name)
+        new = (
+            _is_multilabel(part, value, kind) if field.name == "multilabel" else _told(value, kind)
+        )
+        if new is not value:
+            changed[field.name] = new
+    return replace(part, **changed) if changed else part
+
+
+def _is_multilabel(part: Any, given: bool | None, kind: Kind) -> bool:
+    found = kind == "multilabel"
+    if given is not None and given is not found:
+        raise ConfigError(
+            f"{type(part).__name__} has multilabel={given}, but labels are of kind {kind}; leave "
+            "it out: the kind of the labels decides"
+        )
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from doors import Doors
 from passes import Stage
-from runs import write_embeddings, write_sums
+from runs import write_embeddings, write_sums, write_topics
 
 from rayal.engine.launch import prepare_environment
 from rayal.pool import Pool, ingest
@@ -59,6 +59,14 @@ def number_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     folder = tmp_path_factory.mktemp("number")
     source = write_sums(folder / "rows.parquet", 800)
     return ingest(str(source), str(folder / "pool"), label_column="y", rows_per_shard=200)
+
+
+@pytest.fixture(scope="session")
+def multilabel_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """600 rows of 8 features and any of three labels, in four shards."""
+    folder = tmp_path_factory.mktemp("multilabel")
+    source = write_topics(folder / "rows.parquet", 600)
+    return ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=150)
 
 
 @pytest.fixture(scope="session")

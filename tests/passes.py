@@ -38,6 +38,7 @@ class Stage:
         """Trains the ensemble."""
         overrides = (
             f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]", "num_rounds=1",
+            "strategy=random",
             "predictor.batch_rows=64", "trainer.num_members=3", "trainer.min_steps=30",
             f"run_dir={folder}", *overrides,
         )  # fmt: skip

@@ -68,6 +68,18 @@ def write_embeddings(path: Path, num_rows: int, width: int = 8, seed: int = 0) -
     return path
 
 
+def write_topics(path: Path, num_rows: int, width: int = 8, seed: int = 0) -> Path:
+    """Writes a Parquet file with `embedding` and a list `label` of any of three words."""
+    rng = np.random.default_rng(seed)
+    rows_ND = rng.normal(size=(num_rows, width)).astype(np.float32)
+    true_NC = rows_ND @ rng.normal(size=(width, 3)) > 0.5
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows_ND.reshape(-1)), width)
+    words = np.asarray(["art", "law", "war"])
+    label = pa.array([words[row].tolist() for row in true_NC], pa.list_(pa.string()))
+    pq.write_table(pa.table({"embedding": embedding, "label": label}), path)
+    return path
+
+
 def write_sums(path: Path, num_rows: int, seed: int = 0) -> Path:
     """Writes a Parquet file with ten uniform `features` and their sum `y`."""
     rows_ND = np.random.default_rng(seed).uniform(size=(num_rows, 10)).astype(np.float32)

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,8 @@ def check_tree(node: Any, key: str = "") -> None:
         for place, item in enumerate(node):
             check_tree(item, f"{key}.{place}")
         return
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{key} is {node}, expected a finite number; correct {key}=...")
     if not isinstance(node, Mapping):
         return
     if "_target_" in node:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import (
     HydraException,
     InstantiationException,
@@ -21,10 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rayal.cli.binding import check_tree
+from rayal.cli.source import Source
+from rayal.cli.sweep import check_run_dirs, swept_keys, values_of
 from rayal.errors import ConfigError, RayalError
 
 # Read by interpolation from inside the tree, and no argument of Loop.
 SHARED = ("model", "source")
+# Groups that choose nothing by default.
+OPTIONAL = ("vocabulary", "experiment")
 
 
 def conf_dir() -> Path:
@@ -51,20 +56,31 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def check_overrides(words: Sequence[str], sweeps: bool = False) -> None:
-    """Composes once, and once more for each further value of a sweep, to explain in one line what
-    Hydra would explain in many.
+def check_overrides(
+    words: Sequence[str], sweeps: bool = False, source: Source | None = None
+) -> tuple[str, ...]:
+    """Gives the keys that a sweep goes over. Composes once, and once more for each further value
+    of a sweep, to explain in one line what Hydra would explain in many.
 
     Raises:
-        ConfigError: an unknown key or choice, named with what comes close.
+        ConfigError: an unknown key or choice, named with what comes close; or two runs of a sweep
+            that would share a `run_dir`.
     """
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            for overrides in _each_value(words, sweeps):
-                _compose(overrides)
-    finally:
-        GlobalHydra.instance().clear()
+    source = source or Source(str(conf_dir()))
+    with source.opened() as loader:
+        parsed = _parsed(words, loader)
+        keys = swept_keys(parsed)
+        if keys and not sweeps:
+            several = next(one.input_line for one in parsed if one.is_sweep_override())
+            raise ConfigError(
+                f"'{several}' gives several values; add -m to sweep over them, write [a,b] for a "
+                "list, or quote the value for a word with a comma"
+            )
+        for overrides in _each_value(parsed):
+            _compose(overrides, source.name, loader)
+        if keys:
+            check_run_dirs(parsed, lambda some: _compose(some, source.name, loader), loader)
+    return keys
 
 
 def build(config: Mapping[str, Any]) -> Any:
@@ -73,6 +89,11 @@ def build(config: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: a node that does not fit its class, or a class that cannot be built.
     """
+    if "_target_" not in config:
+        raise ConfigError(
+            "the configuration has no _target_, expected rayal.loop.Loop; check --config-name, and "
+            "leave _target_ as it is"
+        )
     shared = {key: config[key] for key in SHARED if key in config}
     tree = {key: value for key, value in config.items() if key not in SHARED}
     check_tree(shared)  # first: what is shared is named by its own key
@@ -95,28 +116,20 @@ def build(config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _each_value(words: Sequence[str], sweeps: bool) -> Iterator[list[str]]:
-    """Gives the overrides with the first value of every sweep, then with each other value."""
+def _parsed(words: Sequence[str], loader: ConfigLoader) -> list[Override]:
     try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
+        return OverridesParser.create(loader).parse_overrides(list(words))
     except OverrideParseException as error:
         why = " ".join(str(error).split()).split(" See https", 1)[0]
         raise ConfigError(
             f"'{error.override}' cannot be read ({why}); write key=value, and "
             "quote a value with commas, brackets or spaces"
         ) from error
-    several = [str(one.input_line) for one in parsed if one.is_sweep_override()]
-    if several and not sweeps:
-        raise ConfigError(
-            f"'{several[0]}' gives several values; add -m to sweep over them, write [a,b] for a "
-            "list, or quote the value for a word with a comma"
-        )
-    values = [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [str(one.input_line)]
-        for one in parsed
-    ]
+
+
+def _each_value(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Gives the overrides with the first value of every sweep, then with each other value."""
+    values = [values_of(one) for one in parsed]
     firsts = [some[0] for some in values]
     yield firsts
     for place, some in enumerate(values):
@@ -124,13 +137,33 @@ def _each_value(words: Sequence[str], sweeps: bool) -> Iterator[list[str]]:
             yield [*firsts[:place], value, *firsts[place + 1 :]]
 
 
-def _compose(overrides: list[str]) -> None:
+def _compose(overrides: list[str], name: str, loader: ConfigLoader) -> DictConfig:
+    _check_choices(_parsed(overrides, loader), loader)
     try:
-        compose("config", overrides=overrides)
+        return compose(name, overrides=overrides)
     except MissingConfigException as error:
         raise ConfigError(_no_choice(error)) from error
     except HydraException as error:
-        raise ConfigError(_one_line(error, overrides)) from error
+        raise ConfigError(_one_line(error, overrides, name, loader)) from error
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:  # a word it is not for
+        raise ConfigError(_cannot_compose(f"{type(error).__name__}: {error}")) from error
+
+
+def _check_choices(parsed: Sequence[Override], loader: ConfigLoader) -> None:
+    """Refuses what is no name where a group wants one; Hydra answers it with a traceback."""
+    for one in parsed:
+        if not one.key_or_group:
+            raise ConfigError(f"'{one.input_line}' has no key before its '='; write key=value")
+        value = one.value()
+        names = value if isinstance(value, list) else [value]
+        if one.is_delete() or isinstance(value, dict) or all(isinstance(n, str) for n in names):
+            continue
+        options = loader.get_group_options(one.key_or_group)
+        if options:
+            raise ConfigError(
+                f"'{one.input_line}' gives no name, expected one of: {', '.join(options)}; "
+                f"or single keys of it, such as {one.key_or_group}.key=value"
+            )
 
 
 def _no_choice(error: MissingConfigException) -> str:
@@ -138,27 +171,38 @@ def _no_choice(error: MissingConfigException) -> str:
     options = list(error.options or ())
     close = difflib.get_close_matches(name, options, n=2)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
-    return (
-        f"there is no {group or 'configuration'} '{name}'{meant} (there are: {', '.join(options)})"
-    )
+    known = f" (there are: {', '.join(options)})" if options else "; check --config-name"
+    return f"there is no {group or 'configuration'} '{name}'{meant}{known}"
 
 
-def _one_line(error: HydraException, overrides: Sequence[str]) -> str:
+def _one_line(
+    error: HydraException, overrides: Sequence[str], name: str, loader: ConfigLoader
+) -> str:
     text = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     for word in overrides:
         key = word.split("=", 1)[0].lstrip("+~")
         if f"'{key}'" in text and "Could not override" in text:
-            close = difflib.get_close_matches(key, _known_keys(), n=3)
+            # A struct given as a whole (stopping={...}) fails at a key inside of it.
+            key = getattr(error.__cause__, "full_key", None) or key
+            group = key.split(".")[0]
+            if group in OPTIONAL and group != key:
+                options = " or ".join(f"{group}={one}" for one in loader.get_group_options(group))
+                return f"there is no key '{key}' while {group} is null; choose one: {options}"
+            close = difflib.get_close_matches(key, _known_keys(name), n=3)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             return (
                 f"there is no key '{key}' in the configuration{meant} "
                 "(`rayal run --cfg job` prints all keys; +key=value adds one)"
             )
-    return f"the configuration could not be composed: {text}; check the words after `rayal run`"
+    return _cannot_compose(text)
 
 
-def _known_keys() -> list[str]:
-    return sorted(_dotted(OmegaConf.to_container(compose("config"), resolve=False)))
+def _cannot_compose(why: str) -> str:
+    return f"the configuration could not be composed: {why}; check the words after `rayal run`"
+
+
+def _known_keys(name: str) -> list[str]:
+    return sorted(_dotted(OmegaConf.to_container(compose(name), resolve=False)))
 
 
 def _dotted(node: Any, prefix: str = "") -> list[str]:

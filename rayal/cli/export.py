@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from rayal.cli.opening import open_run
+from rayal.cli.words import Parser
 from rayal.rundir import export_table, write_table
 
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the labels and says how many; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="rayal export", description=__doc__)
+    parser = Parser(prog="rayal export", description=__doc__)
     parser.add_argument("run_dir")
     parser.add_argument("--out", required=True, help="the Parquet file to write")
     parser.add_argument("--ledger-url", help="where the ledger is not in RUN_DIR")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from rayal.cli.words import Parser
 from rayal.pool import ingest
 from rayal.progress import Reporter
 
 
 def main(arguments: Sequence[str]) -> int:
     """Ingests and says what is there; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="rayal ingest", description=__doc__)
+    parser = Parser(prog="rayal ingest", description=__doc__)
     parser.add_argument(
         "source",
         help="a Parquet, CSV or JSONL file, a folder or glob of them, a URI, or recipe:NAME",
@@ -23,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--label-column", help="kept apart: only an oracle and the test see it")
     parser.add_argument("--test-share", type=float, default=0.1, help="default 0.1")
     parser.add_argument("--kind", choices=("class", "multilabel", "number"), help="of the label")
+    parser.add_argument(
+        "--drop", metavar="COLUMN[,COLUMN]", help="columns of the source to leave out"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the test split")
     words = parser.parse_args(arguments)
     with Reporter().phase("ingest", None) as bar:
@@ -34,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             test_share=words.test_share,
             kind=words.kind,
             seed=words.seed,
+            drop=[name for name in (words.drop or "").split(",") if name],
             progress=lambda done, _: bar.advance(done - bar.num_done),
         )
     vocabulary = pool.vocabulary
@@ -46,4 +50,6 @@ def main(arguments: Sequence[str]) -> int:
         f"{words.pool_dir}: {pool.num_rows:,} rows in {len(pool.shards)} shards, "
         f"{pool.num_test_rows:,} test rows, {labels}"
     )
+    for note in pool.manifest.notes:
+        print(f"note: {note}")
     return 0

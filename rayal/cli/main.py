@@ -22,8 +22,13 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["-sc"] or any(word.startswith("--shell-completion") for word in words[:1]):
-        words.insert(0, "run")  # a shell asks the program, not the command
+    if any(word in ("-sc", "--shell-completion") for word in words[:2]):
+        asked = [word.split("=", 1)[1] for word in words if word.startswith("query=")]
+        if asked:
+            from rayal.cli import completion
+
+            return completion.answer(asked[0], COMMANDS)
+        words = ["run", *(word for word in words if word != "run")]  # a shell asks the program
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
         print(_usage())
@@ -39,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     door = importlib.import_module(f"rayal.cli.{command}")
     try:
         return int(door.main(words[1:]))
+    except SystemExit as end:  # --help, and a word that a command does not take
+        if not isinstance(end.code, int | None):
+            raise
+        return end.code or 0
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:

@@ -3,11 +3,13 @@
 `rayal run experiment=digits strategy=margin num_rounds=5 budget=100 seed=1 run_dir=DIR`
 `-m strategy=margin,random seed=0,1,2` sweeps, `--cfg job` prints, `-sc install=bash` completes.
 Classes of your own are found in the current folder: `strategy.scorer._target_=my_scorer.Mine`;
-`engine.py_modules=[my_scorer.py]` takes them to the workers of a cluster.
+`engine.py_modules=[my_scorer.py]` takes them to the workers of a cluster. `--config-dir DIR` adds a
+folder of your own to the configuration: DIR/strategy/mine.yaml is `strategy=mine`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -15,66 +17,113 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rayal.cli.config import build, check_overrides, conf_dir, resolve
+from rayal.cli.config import OPTIONAL, build, check_overrides, conf_dir, resolve
 from rayal.cli.explain import line_of, tell
+from rayal.cli.source import Source
+from rayal.cli.sweep import name_part
+from rayal.cli.words import Parser
+from rayal.errors import ConfigError
+from rayal.rundir import RunDir
 
-_SWEEP = ("-m", "--multirun")
+_MODES = ("run", "multirun", "cfg", "info", "shell_completion")  # one of them at a time
+_ASKS = ("help", "hydra_help", "shell_completion")  # nothing is composed for them here
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one configuration, or a sweep of them; gives the exit code."""
-    flags = [word for word in arguments if word.startswith("-")]
-    sweeps = any(word in _SWEEP for word in flags)
-    # Other flags may take words of their own, such as `--cfg job`.
-    words = [
-        word
-        for word in arguments
-        if not word.startswith("-") and ("=" in word or set(flags) <= {*_SWEEP})
-    ]
-    if not any(word.startswith(("-sc", "--shell-completion", "-h", "--h")) for word in flags):
-        check_overrides(words, sweeps)
+    words = read_words(arguments)
+    name = words.config_name or "config"
+    source = Source(words.config_path or str(conf_dir()), name, words.config_dir)
+    swept: tuple[str, ...] = ()
+    if not any(getattr(words, one) for one in _ASKS):
+        sweeps = words.multirun or "hydra.mode=MULTIRUN" in words.overrides
+        swept = check_overrides(words.overrides, sweeps, source)
     # A console script does not look there. Last, so that nothing there hides an installed package.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     codes: list[int] = []
 
     def job(config: DictConfig) -> None:
-        codes.append(_run(config))
+        codes.append(_run(config, swept))
 
-    sys.argv = ["rayal", *arguments]
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+    sys.argv = ["rayal", *flags_of(words), *words.overrides]
+    hydra.main(version_base="1.3", config_path=source.path, config_name=name)(job)()
     return max(codes, default=0)
 
 
-def _run(config: DictConfig) -> int:
+def read_words(arguments: Sequence[str]) -> argparse.Namespace:
+    """Gives Hydra's flags and the overrides, in whatever order they come; folders absolute."""
+    parser = Parser(prog="rayal run", parents=[get_args_parser()], add_help=False)
+    words = parser.parse_intermixed_args(list(arguments))
+    modes = [f"--{one.replace('_', '-')}" for one in _MODES if getattr(words, one)]
+    if len(modes) > 1:
+        parser.error(f"{' and '.join(modes)} do not go together, give one of them")
+    if words.resolve and not (words.cfg or words.help):
+        parser.error("--resolve is for --cfg, give both")
+    if words.experimental_rerun:
+        parser.error("--experimental-rerun is not needed, the same command again goes on")
+    for one in ("config_path", "config_dir"):
+        if getattr(words, one) is not None:
+            setattr(words, one, str(Path(getattr(words, one)).expanduser().absolute()))
+    # What is printed as null can be given as null; Hydra's word for it is another.
+    nulls = {f"{group}=null": f"~{group}" for group in OPTIONAL}
+    words.overrides = [nulls.get(word, word) for word in words.overrides]
+    return words
+
+
+def flags_of(words: argparse.Namespace) -> list[str]:
+    """Gives the flags again: Hydra wants them before the overrides, with nothing in between."""
+    flags: list[str] = []
+    for name, value in vars(words).items():
+        if name != "overrides" and value not in (None, False):
+            flags.append(f"--{name.replace('_', '-')}")
+            flags += [] if value is True else [str(value)]
+    return flags
+
+
+def _run(config: DictConfig, swept: Sequence[str]) -> int:
     try:
         plain = resolve(config)
-        if plain["run_dir"] is None:
-            plain["run_dir"] = _default_run_dir(plain)
+        plain["run_dir"] = run_dir = _run_dir(plain, swept)
         _find_modules(plain)
         state = build(plain).run(plain)
+        report = RunDir(run_dir).path / "report.html"
     except Exception as error:
         line = line_of(error)
         if line is None:
             raise
         return tell(line)
-    print(f"{plain['run_dir']}: {state}; report: {plain['run_dir']}/report.html")
+    is_there = f"; report: {run_dir.rstrip('/')}/report.html" if report.is_file() else ""
+    print(f"{run_dir}: {state}{is_there}")
     return 0
 
 
 def _find_modules(plain: dict[str, Any]) -> None:
     """Lets this process import what the engine will ship to its workers."""
-    modules = plain["engine"].get("py_modules") if isinstance(plain["engine"], dict) else None
+    engine = plain.get("engine")
+    modules = engine.get("py_modules") if isinstance(engine, dict) else None
     for module in modules if isinstance(modules, list) else []:
         folder = str(Path(str(module)).expanduser().resolve().parent)
         if folder not in sys.path:
             sys.path.append(folder)
 
 
-def _default_run_dir(plain: dict[str, Any]) -> str:
-    choices = HydraConfig.get().runtime.choices
-    experiment = choices.get("experiment") or "run"
-    return f"runs/{experiment}_{choices['strategy']}_s{plain['seed']}"
+def _run_dir(plain: dict[str, Any], swept: Sequence[str]) -> Any:
+    given = plain.get("run_dir")
+    if given is not None:
+        if not str(given).strip():
+            raise ConfigError(
+                "run_dir is empty, expected a folder; give run_dir=DIR, or leave it out for one "
+                "of its own name under runs/"
+            )
+        return given
+    chosen = HydraConfig.get()
+    by_file = chosen.sweeper.get("params") or {}  # a sweep that a configuration file asks for
+    words, keys = chosen.overrides.task, {*swept, *map(str, by_file)}
+    experiment = chosen.runtime.choices.get("experiment") or "run"
+    strategy = chosen.runtime.choices.get("strategy") or "own"
+    return f"runs/{experiment}_{strategy}_s{plain.get('seed', 0)}{name_part(words, keys)}"

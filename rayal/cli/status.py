@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from typing import Any
 
 from rayal.cli.opening import open_run
+from rayal.cli.words import Parser
 from rayal.report.summary import summary
 
 
 def main(arguments: Sequence[str]) -> int:
     """Prints how a run stands; gives the exit code."""
-    parser = argparse.ArgumentParser(prog="rayal status", description=__doc__)
+    parser = Parser(prog="rayal status", description=__doc__)
     parser.add_argument("run_dir")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
-from rayal.engine.scoring import Scoring, ShardReport, Testing
+from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.survivors import SliceSpec
 from rayal.engine.worker import Worker
 from rayal.errors import ConfigError, RayalError, ScoringError
@@ -27,7 +27,7 @@ from rayal.pool import Pool, Shard
 from rayal.ranking import Cut
 from rayal.types import Predictor
 
-MAX_DEATHS_PER_SHARD = 3
+MAX_DEATHS_PER_SHARD = 5  # a pool of one shard survives some kills of whatever cause
 MAX_FALSE_STARTS = 3  # of one worker in a row
 _INLINE_BYTES = 65_536  # larger arguments are put into the object store once
 
@@ -50,6 +50,9 @@ class _Carrier:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def rehearse(self, shard: Shard, rehearsal: Rehearsal) -> None:
+        self.worker.rehearse(shard, rehearsal)
 
     def score(self, shard: Shard, scoring: Scoring, cut: Cut | None) -> ShardReport:
         return self.worker.score(shard, scoring, cut)

@@ -6,10 +6,13 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rayal.errors import ConfigError
 
@@ -19,11 +22,18 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS": "1",  # only what is deduplicated can be left out
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # a lost worker is no news for the user: its shards go on
     "RAY_worker_niceness": "0",  # 15 by default: whatever else runs takes their cores
     "RAY_COLOR_PREFIX": "0",
     "TQDM_DISABLE": "1",
 }
+
+# Ray itself waits 400 s for an address where nobody is, says so every 5 s, and hears no signal.
+_CONNECT_S = 5.0
+_GREET_S = 60.0  # of it Ray waits 16 s; the rest is for its import on a busy machine
+_GREETING = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"
+_PATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "15"}
 
 
 def prepare_environment(address: str) -> None:
@@ -49,7 +59,8 @@ def start(
     """Connects to Ray; gives whether this process started or joined it (and must let go of it).
 
     Raises:
-        ConfigError: no cluster answers at the address, or a user module's folder is missing.
+        ConfigError: no cluster answers at the address, this machine has fewer GPUs than a Ray of
+            our own is asked for, or a user module's folder is missing.
     """
     prepare_environment(address)
     import ray
@@ -62,6 +73,7 @@ def start(
         "runtime_env": _runtime_env(py_modules),
     }
     if address == "local":
+        _check_gpus(num_gpus)
         options |= {
             "address": "local",
             "num_cpus": num_cpus,
@@ -70,18 +82,92 @@ def start(
             "object_store_memory": int(object_store_gib * 2**30),
         }
     else:
+        _check_reachable(address)
         options |= {"address": address}
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise ConfigError(
-            f"no Ray cluster could be joined at engine.address={address} "
-            f"({str(error).splitlines()[0]}); check the address and RAY_AUTH_MODE / "
-            "RAY_AUTH_TOKEN, or use engine.address=local"
-        ) from error
+        raise _unreachable(address, str(error).splitlines()[0]) from error
     for name in ("ray", "ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return True
+
+
+def _check_reachable(address: str) -> None:
+    """Refuses an address where no cluster answers, in seconds."""
+    found = _found(address)
+    scheme, _, rest = found.rpartition("://")
+    if scheme not in ("", "ray"):
+        return  # a protocol of its own, which only Ray knows
+    try:
+        place = urlsplit(f"//{rest}")
+        host, port = place.hostname, place.port or (10001 if scheme else None)
+    except ValueError as error:
+        raise _unreachable(address, str(error)) from error
+    if host is None or port is None:
+        raise _unreachable(address, "expected auto, local, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_S).close()
+    except OSError as error:
+        why = f"nothing answers at {host}:{port}: {error.strerror or error}"
+        raise _unreachable(address, why) from error
+    if not scheme:
+        _greet(address, rest)
+
+
+def _found(address: str) -> str:
+    """Gives what `auto` stands for, as Ray itself looks for it."""
+    if address != "auto":
+        return address
+    from ray._private import services
+
+    try:
+        return str(services.get_ray_address_from_environment("auto", None))
+    except ConnectionError as error:
+        why = "no cluster runs on this machine, and RAY_ADDRESS is not set"
+        raise _unreachable(address, why) from error
+
+
+def _greet(address: str, place: str) -> None:
+    """Asks what listens there for its name, in a process that can be ended: Ray's wait cannot."""
+    try:
+        said = subprocess.run(
+            [sys.executable, "-c", _GREETING, place],
+            env={**os.environ, **_PATIENCE},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_GREET_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _unreachable(address, f"{place} gave no answer in {_GREET_S:.0f} s") from error
+    if said.returncode != 0:
+        why = (said.stderr.strip().splitlines() or ["it says nothing"])[-1].split(". ")[0]
+        raise _unreachable(address, f"what listens at {place} is no Ray head for us: {why}")
+
+
+def _unreachable(address: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"no Ray cluster could be joined at engine.address={address} ({why}); check the address "
+        "and RAY_AUTH_MODE / RAY_AUTH_TOKEN, or use engine.address=local"
+    )
+
+
+def _check_gpus(num_gpus: int) -> None:
+    """Refuses GPUs that are not there: Ray believes any number, and the work runs on the CPU."""
+    if num_gpus == 0:
+        return
+    import torch
+
+    found = torch.cuda.device_count()
+    if found < num_gpus:
+        raise ConfigError(
+            f"this run asks for {num_gpus} GPUs (engine.num_workers x engine.num_gpus, or one for "
+            f"each of trainer.num_workers), and torch finds {found} on this machine; set "
+            "engine.num_gpus=0 and trainer.use_gpu=false, or join a cluster that has them by "
+            "engine.address"
+        )
 
 
 def stop(started: bool) -> None:

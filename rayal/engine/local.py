@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayal import metrics, storage
-from rayal.engine import survivors
-from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Tallies, Testing
+from rayal import metrics
+from rayal.engine.scoring import Fitting, Pass, PassState, Rehearsal, Scoring, Tallies, Testing
 from rayal.engine.survivors import ListedCandidates, SliceSpec, count_inside, plan_slices
 from rayal.engine.worker import Worker
 from rayal.pool import Pool
@@ -32,6 +30,11 @@ class LocalEngine:
         """Makes the worker."""
         self.pool = pool
         self.worker = Worker(pool, predictor)
+
+    def rehearse(self, rehearsal: Rehearsal) -> None:
+        """Asks an untrained model for all that the run will need."""
+        for shard in self.pool.shards[:1]:
+            self.worker.rehearse(shard, rehearsal)
 
     def score(self, scoring: Scoring, progress: Any = None) -> Pass:
         """Gives candidates and labelled rows of one pass over the pool."""
@@ -118,11 +121,3 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
     candidates = listed(plan_slices(counts, folder, "candidates", cut))
     labelled = listed(plan_slices(num_labelled, folder, "labelled", None))
     return Pass(candidates, labelled, Tallies.of(reports))
-
-
-def clear_pass(folder: Path) -> None:
-    """Removes a pass's files, and what a killed worker left unfinished among them."""
-    storage.remove_folder(folder)
-
-
-__all__ = ["LocalEngine", "clear_pass", "finish_pass", "fit_rank", "survivors"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from rayal import metrics
 from rayal.engine import launch
 from rayal.engine.local import finish_pass, fit_rank
-from rayal.engine.scoring import Fitting, Pass, PassState, Scoring, Testing
+from rayal.engine.scoring import Fitting, Pass, PassState, Rehearsal, Scoring, Testing
 from rayal.engine.survivors import SliceSpec
 from rayal.errors import ConfigError
 from rayal.pool import Pool
@@ -35,8 +35,19 @@ class RayEngine:
         py_modules: Sequence[str] = (),
         reverse: bool = False,
     ) -> None:
-        if num_workers < 1:
-            raise ConfigError(f"engine.num_workers is {num_workers}, expected 1 or more")
+        for name, value in (("num_workers", num_workers), ("in_flight", in_flight)):
+            if value < 1:
+                raise ConfigError(f"engine.{name} is {value}, expected 1 or more")
+        for name, size in (
+            ("num_cpus", num_cpus),
+            ("timeout_s", timeout_s),
+            ("object_store_gib", object_store_gib),
+            ("memory_gib", 1 if memory_gib is None else memory_gib),
+        ):
+            if not size > 0:
+                raise ConfigError(f"engine.{name} is {size}, expected more than 0")
+        if num_gpus < 0:
+            raise ConfigError(f"engine.num_gpus is {num_gpus}, expected 0 or more")
         self.num_workers = num_workers
         self.num_cpus = num_cpus
         self.num_gpus = num_gpus
@@ -82,6 +93,11 @@ class RayEngine:
                 self.timeout_s,
             )
         return self._crew
+
+    def rehearse(self, rehearsal: Rehearsal) -> None:
+        """Asks an untrained model for all that the run will need, where the workers are."""
+        shards = self.pool.shards[:1]
+        self.crew.map_shards(shards, "rehearse", lambda shard: (rehearsal,), lambda *_: None)
 
     def score(self, scoring: Scoring, progress: Any = None) -> Pass:
         """Gives candidates and labelled rows of one pass over the pool."""

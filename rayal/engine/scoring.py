@@ -19,6 +19,7 @@ from rayal.types import (
     Candidates,
     Checkpoint,
     Ids,
+    Kind,
     Needs,
     Predictor,
     Scorer,
@@ -41,6 +42,7 @@ class Scoring:
     folder: str  # where survivors are written, one file a shard
     pass_id: str  # names everything above that an answer depends on
     decode: bool = False  # decode every row, to reject some, also where nothing needs a model
+    kind: Kind = "class"  # of the labels: what a predicted class is
 
     @property
     def needs(self) -> Needs:
@@ -163,6 +165,16 @@ class Testing:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """What a run will ask of its model, tried before a label is bought."""
+
+    needs: Needs
+    vocabulary: Vocabulary
+    num_members: int
+    keys: Keys
+
+
+@dataclass(frozen=True)
 class Fitting:
     """One training: everything a rank must know, all of it small or a path."""
 
@@ -183,6 +195,10 @@ class Engine(Protocol):
 
     def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
         """Starts what it needs; called once, before anything else."""
+        ...
+
+    def rehearse(self, rehearsal: Rehearsal) -> None:
+        """Refuses what no trained model could give either: see `Worker.rehearse`."""
         ...
 
     def score(self, scoring: Scoring, progress: Any = None) -> Pass: ...

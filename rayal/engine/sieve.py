@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from rayal.engine.scoring import Scoring, ShardReport
 from rayal.engine.survivors import ListedCandidates, Rows, Taken
 from rayal.errors import ScoringError
 from rayal.pool import Shard
-from rayal.ranking import Cut, exact_cut, inside, sketch
+from rayal.ranking import Cut, exact_cut, rows_inside, sketch
+from rayal.scorers.asked import scores_of
 from rayal.types import Ids, Outputs, Slice
 
 _MAX_LISTED = 1_000  # undecodable rows that a report names one by one
@@ -36,12 +38,13 @@ class Sieve:
         """Scores some rows and keeps those that may still be among the best.
 
         Raises:
-            ScoringError: a score or a kept feature is not finite.
+            ScoringError: the scorer gave no (N,) tensor, or a score or a kept feature is not
+                finite.
         """
         scorer = self.scoring.scorer
         scores_N = np.zeros(len(ids))
         if scorer is not None:
-            scores_N = scorer.score(outputs, self.scoring.keys).double().cpu().numpy()
+            scores_N = scores_of(scorer, outputs, self.scoring.keys).cpu().numpy()
         taken_at, places = taken.find(ids)
         fresh_N = self._fresh(ids, outputs, taken_at)
         _check_finite(shard, "scores", scores_N, ids, fresh_N, scorer)
@@ -50,7 +53,7 @@ class Sieve:
         self._count_classes(outputs, fresh_N)
         at = np.arange(len(ids))
         if self.cut is not None:
-            at = np.flatnonzero(inside(scores_N, ids, self.cut))
+            at = rows_inside(scores_N, ids, self.cut)
         if fresh_N is not None:
             at = at[fresh_N[at]]
         if len(at):
@@ -103,7 +106,7 @@ class Sieve:
         rows = Rows.concat(self.parts)
         cut = exact_cut(ListedCandidates([Slice(0, rows.ids, rows.scores, {})]), keep)
         if cut is not None:
-            rows = rows.take(inside(rows.scores, rows.ids, cut))
+            rows = rows.take(rows_inside(rows.scores, rows.ids, cut))
             self.cut = cut  # who is not among the best of the shard is not among those of the pool
         self.parts, self.num_pending_rows = [rows], len(rows.ids)
 
@@ -124,10 +127,14 @@ class Sieve:
     def _count_classes(self, outputs: Outputs, fresh_N: np.ndarray | None) -> None:
         if "probs" not in outputs.arrays:
             return
-        predicted_N = outputs.likeliest[1].cpu().numpy()
-        if fresh_N is not None:
-            predicted_N = predicted_N[fresh_N]
-        counts = np.bincount(predicted_N, minlength=outputs.probs.shape[1])
+        if self.scoring.kind == "multilabel":
+            said_NC = (outputs.probs > 0.5).cpu().numpy()
+            counts = (said_NC if fresh_N is None else said_NC[fresh_N]).sum(0, dtype=np.int64)
+        else:
+            predicted_N = outputs.likeliest[1].cpu().numpy()
+            if fresh_N is not None:
+                predicted_N = predicted_N[fresh_N]
+            counts = np.bincount(predicted_N, minlength=outputs.probs.shape[1])
         self.class_counts = counts if self.class_counts is None else self.class_counts + counts
 
 
@@ -142,8 +149,10 @@ def _sorted(parts: list[Rows], features: Sequence[str]) -> Rows:
 def _check_finite(
     shard: Shard, what: str, values: np.ndarray, ids: Ids, fresh: np.ndarray | None, part: Any
 ) -> None:
+    if math.isfinite(values @ values):  # one pass; only a sum that is not needs a second look
+        return
     bad = ~np.isfinite(values)
-    if bad.any() and fresh is not None:
+    if fresh is not None:
         bad &= fresh
     if not bad.any():
         return

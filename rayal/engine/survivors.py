@@ -3,16 +3,19 @@
 A file holds two Arrow streams, one after the other: the rows still above the threshold, and the
 labelled or pending rows of the shard. Features are fixed-width bytes, so a slice of one file is a
 memory map and no copy. The shard's report rides in the schema's metadata: a driver that starts
-again finds what is done.
+again finds what is done. A checksum ends the file: it can be made again, so it is not synced to the
+disk (10 ms a shard where the disk is busy), and one that a power cut damaged is made again.
 """
 
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +28,11 @@ from rayal.types import Float64s, Ids, Slice
 
 Part = Literal["candidates", "labelled"]
 _PARTS: tuple[Part, ...] = ("candidates", "labelled")
+_MAGIC, _END = b"rayal1", struct.Struct("<6sI")  # the end of a file: six bytes, then a checksum
 _REPORT, _SHAPE = b"rayal.report", b"rayal.shape"
 
-ROWS_PER_SLICE = 65_536  # slices smaller than this cost more in calls than they hold in work
+# Smaller shards are joined into slices in memory; a shard of this size is a slice by itself, a map.
+ROWS_PER_SLICE = 16_384
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,14 @@ def write(folder: str, report: ShardReport, candidates: Rows, labelled: Rows) ->
     """Writes a shard's survivors and its report under their final name, or not at all."""
     metadata = {_REPORT: _report_to_json(report)}
     batches = [_to_batch(candidates).replace_schema_metadata(metadata), _to_batch(labelled)]
-    with atomic_path(path_of(folder, report.shard)) as temporary:
+    with atomic_path(path_of(folder, report.shard), durable=False) as temporary:
         _write_streams(temporary, batches)
 
 
 def read_report(folder: str, shard: int) -> ShardReport | None:
     """Gives the report of a shard that an earlier attempt finished, or None."""
     path = path_of(folder, shard)
-    if not path.exists():
+    if not path.exists() or not _is_whole(path):
         return None
     with pa.memory_map(str(path)) as source:
         return _report_from_json(pa.ipc.open_stream(source).schema.metadata[_REPORT])
@@ -204,6 +209,28 @@ def _write_streams(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
         for batch in batches:
             with pa.ipc.new_stream(sink, batch.schema) as writer:
                 writer.write_batch(batch)
+    with path.open("r+b") as file:
+        file.write(_END.pack(_MAGIC, _checksum(file, path.stat().st_size)))
+
+
+def _is_whole(path: Path) -> bool:
+    size_bytes = path.stat().st_size - _END.size
+    if size_bytes < 0:
+        return False
+    with path.open("rb") as file:
+        found = _checksum(file, size_bytes)
+        return file.read() == _END.pack(_MAGIC, found)
+
+
+def _checksum(file: BinaryIO, size_bytes: int) -> int:
+    """Gives the checksum of a file's first bytes, and leaves it behind them."""
+    found = 0
+    while size_bytes > 0:
+        piece = file.read(min(size_bytes, 1 << 20))
+        if not piece:
+            break
+        found, size_bytes = zlib.crc32(piece, found), size_bytes - len(piece)
+    return found
 
 
 def _read_stream(path: Path, place: int) -> pa.RecordBatch:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,17 +21,18 @@ import torch
 
 from rayal import metrics
 from rayal.engine import survivors
-from rayal.engine.scoring import Scoring, ShardReport, Testing
+from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
 from rayal.engine.survivors import SliceSpec, Taken
 from rayal.errors import RayalError, ScoringError
 from rayal.keys import Keys
+from rayal.models.explain import is_out_of_memory
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut
 from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice
 
+_REHEARSED = 64  # rows
 IDS_ONLY_ROWS = 65_536  # rows at a time where nothing but ids is read
-_AHEAD = 1  # encoded batches that wait for the forward pass: more would leave the core's cache
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -55,6 +55,27 @@ class Worker:
         self._slices: dict[SliceSpec, Slice] = {}
         set_num_threads(predictor.num_threads)
         keep_freed_memory()
+
+    def rehearse(self, shard: Shard, rehearsal: Rehearsal) -> None:
+        """Asks an untrained model for all that the run will need, on a shard's first rows.
+
+        Raises:
+            ConfigError, NeedsError: the model cannot give it, as built or as configured.
+        """
+        rehearse = getattr(self.predictor, "rehearse", None)
+        if rehearse is None:  # a predictor of the user's own need not have one
+            return
+        columns = tuple(dict.fromkeys(("sample_id", *self.predictor.columns())))
+        for rows in self.pool.batches(shard, columns, min(_REHEARSED, self.predictor.batch_rows)):
+            with self._named(shard):
+                rehearse(
+                    rows,
+                    rehearsal.needs,
+                    rehearsal.vocabulary,
+                    rehearsal.num_members,
+                    rehearsal.keys,
+                )
+            return
 
     # ------------------------------------------------------------------------------- scoring
 
@@ -143,7 +164,15 @@ class Worker:
                 truth = vocabulary.encode(
                     [x for x, ok in zip(some, known, strict=True) if ok and x is not None]
                 )
-                said = outputs[needs[0]].cpu().numpy()[known]
+                said = outputs[needs[0]].cpu().numpy()
+                wanted = (len(piece.ids), vocabulary.num_outputs)
+                if said.shape != wanted:
+                    raise ScoringError(
+                        f"test shard {shard.index}: {type(self.predictor).__name__} gave "
+                        f"{needs[0]} of shape {said.shape}, expected {wanted}, as the vocabulary "
+                        "says; correct the predictor, or the vocabulary"
+                    )
+                said = said[known]
                 if not np.isfinite(said).all():
                     raise ScoringError(
                         f"test shard {shard.index}: the model's {needs[0]} are not finite; "
@@ -209,7 +238,7 @@ class Worker:
         except RayalError:
             raise
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise ScoringError(
                 f"shard {shard.index}: no memory left with predictor.batch_rows="
@@ -249,14 +278,6 @@ def has_undecodable(predictor: Predictor, rows: pa.Table) -> bool:
     return False
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # What torch raises on a CPU is a RuntimeError like any other, but for its words.
-    words = ("can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        one in str(error) for one in words
-    )
-
-
 def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor]) -> Outputs:
     if num_rows == len(outputs.ids) and not columns:
         return outputs
@@ -282,33 +303,47 @@ def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:
 
 
 def _read_ahead(read: Callable[[], Iterator[_Encoded]]) -> Iterator[_Encoded]:
-    """Gives what `read` yields, made in a thread that runs `_AHEAD` batches before."""
-    pieces: queue.Queue[_Encoded | BaseException | None] = queue.Queue(_AHEAD)
-    stop = threading.Event()
+    """Gives what `read` yields, made in a thread that is one piece ahead.
 
-    def put(piece: _Encoded | BaseException | None) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                pieces.put(piece, timeout=0.1)
-                return True
-        return False
+    More would leave a core's cache before it is used. Two bare locks hand the piece over: a
+    `queue.Queue` takes ten times as long, which a small model's pass would feel.
+    """
+    taken, made = threading.Lock(), threading.Lock()
+    made.acquire()
+    place: list[_Encoded | BaseException | None] = [None]
+    is_over = False
+
+    def hand_over(piece: _Encoded | BaseException | None) -> bool:
+        taken.acquire()
+        if is_over:
+            return False
+        place[0] = piece
+        made.release()
+        return True
 
     def run() -> None:
         try:
             for piece in read():
-                if not put(piece):
+                if not hand_over(piece):
                     return
-            put(None)
+            hand_over(None)
         except BaseException as error:  # handed to the main thread, which raises it
-            put(error)
+            hand_over(error)
 
     thread = threading.Thread(target=run, name="rayal-reader", daemon=True)
     thread.start()
     try:
-        while (piece := pieces.get()) is not None:
+        while True:
+            made.acquire()
+            piece, place[0] = place[0], None
+            taken.release()
+            if piece is None:
+                return
             if isinstance(piece, BaseException):
                 raise piece
             yield piece
     finally:
-        stop.set()
+        is_over = True
+        with contextlib.suppress(RuntimeError):
+            taken.release()  # it may wait there
         thread.join()

@@ -61,10 +61,9 @@ class AnswerReader:
         answers: list[Answer] = []
         problems: list[str] = []
         try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            return [], [f"{name}: not UTF-8 text (byte {error.start})"]
-        lines = _csv_lines(text) if name.endswith(".csv") else _json_lines(text)
+            lines = lines_of(content, name)
+        except LabelError as error:
+            return [], [f"{name}: {error}"]
         for number, fields in lines:
             where = f"{name}:{number}"
             try:
@@ -82,11 +81,9 @@ class AnswerReader:
         sample_id = _sample_id(fields, asked)
         if sample_id is None or sample_id in asked.erased or sample_id in asked.elsewhere:
             return None
-        if "label" not in fields:
-            raise LabelError(f"no 'label' (there are: {', '.join(map(str, fields))})")
+        value = self.label_of(fields, from_text)
         annotator = _text(fields, "annotator")
         revision = _count(fields, "revision", 0)
-        value = self._label(fields["label"], from_text)
         # A correction and a refusal are not paid unless the file says so.
         usual = self._price_minor if revision == 0 and value is not None else 0
         return LabelEvent(
@@ -100,7 +97,15 @@ class AnswerReader:
             at=_text(fields, "at"),
         )
 
-    def _label(self, raw: Any, from_text: bool) -> Label | None:
+    def label_of(self, fields: Mapping[str, Any], from_text: bool) -> Label | None:
+        """Gives the label of a line, None where it is empty; `from_text`: the line is CSV.
+
+        Raises:
+            LabelError: there is no label, or the vocabulary does not have it.
+        """
+        if "label" not in fields:
+            raise LabelError(f"no 'label' (there are: {', '.join(map(str, fields))})")
+        raw = fields["label"]
         if raw is None or (raw == "" and "" not in self._classes):
             return None
         vocabulary = self._vocabulary
@@ -146,7 +151,42 @@ class AnswerReader:
 
 def source_mark(source_id: str) -> str:
     """Gives what an outbox keeps of an erased source_id: enough to know it again, no more."""
-    return hashlib.sha256(source_id.encode()).hexdigest()[:32]
+    return hashlib.sha256(source_id.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def lines_of(content: bytes, name: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Gives the lines of a CSV or JSONL file, by number from 1: the fields, or what is wrong.
+
+    Raises:
+        LabelError: the file is no text.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"not UTF-8 text (byte {error.start})") from error
+    return _csv_lines(text) if name.endswith(".csv") else _json_lines(text)
+
+
+def named(fields: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    """Gives the sample_id and the source_id of a line, None for the one that is not there.
+
+    Raises:
+        LabelError: neither is there, or the sample_id is not a whole number.
+    """
+    raw, source = fields.get("sample_id"), fields.get("source_id")
+    source_id = source.hex() if isinstance(source, bytes) else str(source)
+    known = None if source in (None, "") else source_id
+    if raw in (None, ""):
+        if known is None:
+            raise LabelError("neither 'sample_id' nor 'source_id'")
+        return None, known
+    try:
+        sample_id = int(raw)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LabelError(f"sample_id {raw!r} is not a whole number") from error
+    if isinstance(raw, bool) or (not isinstance(raw, str) and raw != sample_id):
+        raise LabelError(f"sample_id {raw!r} is not a whole number")
+    return sample_id, known
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -157,6 +197,9 @@ def _json_lines(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
             fields = json.loads(line)
         except json.JSONDecodeError as error:
             yield number, f"not JSON ({error.msg} at column {error.colno})"
+            continue
+        except (ValueError, RecursionError) as error:  # a number or a nesting without end
+            yield number, f"not JSON that can be read ({error})"
             continue
         yield number, fields if isinstance(fields, dict) else "not a JSON object"
 
@@ -181,26 +224,18 @@ def _csv_lines(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _sample_id(fields: Mapping[str, Any], asked: Asked) -> int | None:
-    raw, source = fields.get("sample_id"), fields.get("source_id")
-    if raw in (None, ""):
-        if source in (None, ""):
-            raise LabelError("neither 'sample_id' nor 'source_id'")
-        found = asked.by_source.get(str(source))
-        if found is None and source_mark(str(source)) not in asked.erased_marks:
-            raise LabelError(f"source_id {source!r} was never ordered")
+    sample_id, source_id = named(fields)
+    if sample_id is None:
+        found = asked.by_source.get(str(source_id))
+        if found is None and source_mark(str(source_id)) not in asked.erased_marks:
+            raise LabelError(f"source_id {source_id!r} was never ordered")
         return found
-    try:
-        sample_id = int(raw)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise LabelError(f"sample_id {raw!r} is not a whole number") from error
-    if isinstance(raw, bool) or (isinstance(raw, float) and raw != sample_id):
-        raise LabelError(f"sample_id {raw!r} is not a whole number")
     if not any(sample_id in ids for ids in (asked.ids, asked.elsewhere, asked.erased)):
         raise LabelError(f"sample_id {sample_id} was never ordered")
-    if source not in (None, "") and asked.by_source.get(str(source), sample_id) != sample_id:
+    if source_id is not None and asked.by_source.get(source_id, sample_id) != sample_id:
         raise LabelError(
-            f"sample_id {sample_id} and source_id {source!r} are two samples "
-            f"(source_id {source!r} is sample_id {asked.by_source[str(source)]})"
+            f"sample_id {sample_id} and source_id {source_id!r} are two samples "
+            f"(source_id {source_id!r} is sample_id {asked.by_source[source_id]})"
         )
     return sample_id
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
 from rayal.labelers.inbox import Inbox
 from rayal.labelers.outbox import Manifest, Outbox
+from rayal.storage import is_disk_full
 from rayal.types import Ack, Capabilities, Chunk, Ids, LabelEvent, Order, Status, Vocabulary
 
 _MOST_PROBLEMS = 10
@@ -51,6 +53,8 @@ class FileDrop:
     ) -> None:
         if format not in ("jsonl", "csv"):
             raise ConfigError(f"file_drop cannot write '{format}'; choose jsonl or csv")
+        if isinstance(columns, str):
+            raise ConfigError(f"labeler.columns is '{columns}'; give a list: [{columns}]")
         for folder in (outbox, inbox):
             if folder is not None and "://" in folder:
                 raise ConfigError(
@@ -67,11 +71,43 @@ class FileDrop:
 
     def bind(self, secret_labels: object, vocabulary: Vocabulary | None, folder: str) -> None:
         """Gives the labeler what only a run knows: what a label may be (None: any JSON value), and
-        a folder of the run. `secret_labels` is for oracles; nothing here looks at it."""
+        a folder of the run. `secret_labels` is for oracles; nothing here looks at it.
+
+        Raises:
+            ConfigError: the two folders cannot be told apart, made, written or read.
+        """
         self._vocabulary = vocabulary
-        outbox = Outbox(Path(self._places[0] or Path(folder) / "outbox"))
+        named = zip(self._places, ("outbox", "inbox"), strict=True)
+        out, back = (Path(place or Path(folder) / name).expanduser() for place, name in named)
+        if out.resolve().is_relative_to(back.resolve()):
+            raise ConfigError(
+                f"labeler.outbox={out} lies in labeler.inbox={back}, so what goes out would be "
+                "taken for an answer; give two folders"
+            )
+        _open_folders(out, back)
+        outbox = Outbox(out)
         reader = AnswerReader(vocabulary, self.price_minor, self.currency)
-        self._boxes = outbox, Inbox(Path(self._places[1] or Path(folder) / "inbox"), outbox, reader)
+        self._boxes = outbox, Inbox(back, outbox, reader)
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuses a pool whose rows cannot leave as configured, before any is ordered.
+
+        Raises:
+            ConfigError: a column is not there, or its type has no form in the parts.
+        """
+        there = [*schema.names, *(n for n in payload.PICK_COLUMNS if n not in schema.names)]
+        try:
+            names = payload.leaving(there, self.columns)
+        except LabelError as error:
+            raise ConfigError(str(error)) from None
+        types = {name: schema.field(name).type for name in names if name in schema.names}
+        formless = [name for name, kind in types.items() if not payload.has_form(kind)]
+        if formless:
+            rest = [n for n in names if n not in (*formless, *payload.ID_COLUMNS)]
+            raise ConfigError(
+                f"file_drop cannot write column '{formless[0]}', which is {types[formless[0]]}; "
+                f"name the columns to send, such as 'labeler.columns=[{', '.join(rest)}]'"
+            )
 
     def plan(self, job_id: str, rows: pa.Table) -> tuple[Chunk, ...]:
         """Gives the chunks of a batch.
@@ -177,6 +213,23 @@ class FileDrop:
         if self._boxes is None:
             raise LabelError("file_drop was not bound to a run; call bind() before its orders")
         return self._boxes
+
+
+def _open_folders(outbox: Path, inbox: Path) -> None:
+    for name, folder in (("outbox", outbox), ("inbox", inbox)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if name == "outbox":
+                tempfile.TemporaryFile(dir=folder).close()
+            else:
+                next(folder.iterdir(), None)  # whose it is, the other side may have settled
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            raise ConfigError(
+                f"labeler.{name}={folder} cannot be {'written' if name == 'outbox' else 'read'} "
+                f"({error.strerror or error}); give a folder of yours that is there or can be made"
+            ) from error
 
 
 def _ack(manifest: Manifest) -> Ack:

@@ -40,11 +40,14 @@ class Oracle:
                    standard deviation of Gaussian noise added
     latency_s      seconds from submit until a chunk's answers are there; the clock goes on while
                    the process is gone
-    partial_share  share of the answers not yet fetched that one fetch gives (at least one of a
-                   chunk), in a keyed order; fetching with the cursors gives all in the end
+    partial_share  share of the answers still out that one part holds (at least one of a chunk), in
+                   a keyed order. A poll, which is fetches up to one that finds nothing new, gets
+                   the parts that are there; each poll, in whatever process, lets one more come
 
-    Noise and order are functions of (seed, sample_id). An order is one small file a chunk, holding
-    its answers: what a restart asks for again is what was asked for.
+    A row whose label is not known is refused: its event has no value and costs nothing. Noise and
+    order are functions of (seed, sample_id), so neither parts nor latency change a label. An order
+    is one small file a chunk, holding its answers and how many parts of them are there: what a
+    restart asks for again is what was asked for.
     """
 
     def __init__(
@@ -103,8 +106,7 @@ class Oracle:
         """Gives the ack of a chunk, placed now or before. `rows` are the chunk's own rows.
 
         Raises:
-            LabelError: the rows are not the chunk's, the key was placed with others, or the pool
-                has no label for one of them.
+            LabelError: the rows are not the chunk's, or the key was placed with others.
         """
         payload = _payload_sha256(rows)
         check_rows(chunk, rows, payload)
@@ -119,9 +121,9 @@ class Oracle:
             "payload_sha256": payload,
             "submitted_at": time.time(),
             "ids": ids.tolist(),
-            "values": self._answers(chunk.key, ids),
+            "values": self._answers(ids),
         }
-        write_text(self._path(chunk.key), json.dumps(order, ensure_ascii=False))
+        self._write(order)
         return Ack(chunk.key, chunk.key, len(ids))
 
     def lookup(self, key: str) -> Ack | None:
@@ -131,54 +133,33 @@ class Oracle:
 
     def status(self, order: Order) -> Status:
         """Gives how many rows have an answer that can be fetched."""
-        ready = [self._ready(self._order(ack.key)) for ack in order.chunks]
-        return Status(order.num_rows, sum(len(part["ids"]) for part in ready))
+        return Status(order.num_rows, sum(self._num_out(self._order(a.key)) for a in order.chunks))
 
     def fetch(self, order: Order, cursor: str) -> tuple[list[LabelEvent], str]:
-        """Gives the next part of the answers, and the cursor behind it.
+        """Gives the answers that are there behind the cursor, and the cursor behind them.
 
-        The same cursor gives the same part, and more once the latency is over. No events means that
-        nothing more is there now.
+        The same cursor gives the same again, and more once more is there. A cursor that stands
+        still means that nothing more is there now; the next part then is, for the next poll.
         """
-        given: dict[str, int] = json.loads(cursor) if cursor else {}
+        before: dict[str, int] = json.loads(cursor) if cursor else {}
+        after: dict[str, int] = {}
         events: list[LabelEvent] = []
         for ack in order.chunks:
             placed = self._order(ack.key)
-            ready = self._ready(placed)
-            ids = np.asarray(ready["ids"], np.int64)
-            turn_M = np.lexsort((ids, self._keys.stream("oracle order").uniform(ids)))
-            erased = set(placed.get("erased", ()))
-            start = given.get(ack.key, 0)
-            stop = start + math.ceil(self.partial_share * max(len(ids) - start, 0))
-            # A part of erased rows alone would look like the end.
-            while stop < len(ids) and erased.issuperset(ids[turn_M[start:stop]].tolist()):
-                stop += 1
-            at = datetime.fromtimestamp(placed["submitted_at"] + self.latency_s, UTC).isoformat()
-            for place in turn_M[start:stop].tolist():
-                if ready["ids"][place] in erased:
-                    continue
-                events.append(
-                    LabelEvent(
-                        sample_id=ready["ids"][place],
-                        value=ready["values"][place],
-                        event_id=str(ready["ids"][place]),
-                        annotator=self.annotator,
-                        cost_minor=self.price_minor,
-                        at=at,
-                    )
-                )
-            given[ack.key] = stop
-        return events, json.dumps(given, sort_keys=True)
+            start = before.get(ack.key, 0)
+            stop = after[ack.key] = max(start, self._num_out(placed))
+            events += self._events(placed, start, stop)
+        if all(before.get(key, 0) == stop for key, stop in after.items()):
+            for ack in order.chunks:
+                self._let_come(ack.key)
+        return events, json.dumps(after, sort_keys=True)
 
     def cancel(self, order: Order) -> None:
         """Takes back the answers that are not there yet; those that are stay."""
         for ack in order.chunks:
             placed = self._order(ack.key)
-            if not self._ready(placed)["ids"]:
-                write_text(
-                    self._path(ack.key),
-                    json.dumps(placed | {"cancelled": True}, ensure_ascii=False),
-                )
+            parts = placed.get("parts", 1) if self._num_out(placed) else 0
+            self._write(placed | {"parts": parts, "cancelled": True})
 
     def erase(self, order: Order, ids: Ids) -> None:
         """Forgets the answers of these samples; what was fetched before is not its to take back."""
@@ -188,32 +169,61 @@ class Oracle:
             erased = sorted(gone.intersection(placed["ids"]) | set(placed.get("erased", ())))
             pairs = zip(placed["ids"], placed["values"], strict=True)
             values = [None if sample_id in gone else value for sample_id, value in pairs]
-            if values != placed["values"]:
-                order_file = placed | {"values": values, "erased": erased}
-                write_text(self._path(ack.key), json.dumps(order_file, ensure_ascii=False))
+            if erased != placed.get("erased", []):
+                self._write(placed | {"values": values, "erased": erased})
 
     # -------------------------------------------------------------------------------------- below
 
-    def _answers(self, key: str, ids: Ids) -> list[Label]:
+    def _answers(self, ids: Ids) -> list[Label | None]:
+        """Gives the answer of each sample; None: the pool does not know it."""
         secret_labels, vocabulary, _ = self._bound()
-        labels = list(secret_labels(ids))
-        missing = np.flatnonzero([label is None for label in labels])
-        if len(missing):
-            raise LabelError(
-                f"chunk {key}: the pool has no label for {len(missing)} of {len(ids)} samples "
-                f"(first sample_id {ids[missing[0]]}); the oracle only reveals what was ingested "
-                "with --label-column: use labeler=file_drop"
-            )
-        plain = [_plain(label) for label in labels]
-        return noisy(ids, plain, vocabulary, self.noise, self._keys)
+        answers = [None if label is None else _plain(label) for label in secret_labels(ids)]
+        known_L = np.flatnonzero([answer is not None for answer in answers])
+        labels = [answers[place] for place in known_L]
+        said = noisy(ids[known_L], labels, vocabulary, self.noise, self._keys)
+        for place, label in zip(known_L.tolist(), said, strict=True):
+            answers[place] = label
+        return answers
 
-    def _ready(self, placed: dict[str, Any]) -> dict[str, list[Any]]:
-        if placed.get("cancelled") or time.time() < placed["submitted_at"] + self.latency_s:
-            return {"ids": [], "values": []}
-        return {"ids": placed["ids"], "values": placed["values"]}
+    def _events(self, placed: dict[str, Any], start: int, stop: int) -> list[LabelEvent]:
+        ids = np.asarray(placed["ids"], np.int64)
+        turn_M = np.lexsort((ids, self._keys.stream("oracle order").uniform(ids)))
+        at = datetime.fromtimestamp(placed["submitted_at"] + self.latency_s, UTC).isoformat()
+        erased = set(placed.get("erased", ()))
+        pairs = [(placed["ids"][i], placed["values"][i]) for i in turn_M[start:stop].tolist()]
+        return [
+            LabelEvent(
+                sample_id=sample_id,
+                value=value,
+                event_id=str(sample_id),
+                annotator=self.annotator,
+                cost_minor=0 if value is None else self.price_minor,
+                at=at,
+            )
+            for sample_id, value in pairs
+            if sample_id not in erased
+        ]
+
+    def _num_out(self, placed: dict[str, Any]) -> int:
+        """Gives how many answers of a chunk are there, in the order of their turn."""
+        if time.time() < placed["submitted_at"] + self.latency_s:
+            return 0
+        num_out, num_rows = 0, len(placed["ids"])
+        for _ in range(placed.get("parts", 1)):
+            num_out += math.ceil(self.partial_share * (num_rows - num_out))
+        return num_out
+
+    def _let_come(self, key: str) -> None:
+        placed = self._order(key)
+        num_out = self._num_out(placed)
+        if 0 < num_out < len(placed["ids"]) and not placed.get("cancelled"):
+            self._write(placed | {"parts": placed.get("parts", 1) + 1})
 
     def _path(self, key: str) -> Path:
         return self._bound()[2] / f"{key}.json"
+
+    def _write(self, placed: dict[str, Any]) -> None:
+        write_text(self._path(placed["key"]), json.dumps(placed, ensure_ascii=False))
 
     def _read(self, key: str) -> dict[str, Any] | None:
         path = self._path(key)

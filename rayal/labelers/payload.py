@@ -1,6 +1,7 @@
 """Rows of a batch as the text of a part, and the ids back from it.
 
-Vectors go out as lists, bytes as base64, times as ISO 8601. In CSV a list is a cell of JSON. The
+Vectors go out as lists, bytes as base64, times as ISO 8601, decimals as their digits in text. In
+CSV a list is a cell of JSON. The
 same rows give the same bytes, so that a part can be placed again and be the same part.
 """
 
@@ -11,6 +12,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -43,14 +45,24 @@ def leaving(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     return [name for name in ID_COLUMNS if name in names] + wanted
 
 
+def has_form(kind: pa.DataType) -> bool:
+    """Whether values of this type can be written."""
+    if pa.types.is_dictionary(kind):
+        return has_form(kind.value_type)
+    if pa.types.is_nested(kind):
+        parts = [kind.field(place).type for place in range(kind.num_fields)]
+        return not pa.types.is_union(kind) and all(has_form(part) for part in parts)
+    return not pa.types.is_duration(kind)
+
+
 def encode(rows: pa.Table, names: Sequence[str], format: str) -> bytes:
     """Gives the bytes of a part: one line a row, in row order. O(bytes).
 
     Raises:
         LabelError: a value has no form in JSON.
     """
-    values = [_values(rows, name) for name in names]
     try:
+        values = [_values(rows, name) for name in names]
         if format == "csv":
             return _csv([names, *zip(*values, strict=True)])
         lines = (
@@ -58,15 +70,15 @@ def encode(rows: pa.Table, names: Sequence[str], format: str) -> bytes:
                 dict(zip(names, row, strict=True)),
                 ensure_ascii=False,
                 allow_nan=False,
-                default=_iso,
+                default=_text,
             )
             for row in zip(*values, strict=True)
         )
         return "".join(f"{line}\n" for line in lines).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelError(
-            f"a value of {', '.join(names)} cannot be written as {format} ({error}); name the "
-            "columns to send in labeler.columns"
+            f"a value of {', '.join(names)} cannot be written as {format} ({error}); mend it at "
+            "the source, or start a new run that names the columns to send in labeler.columns"
         ) from error
 
 
@@ -93,11 +105,7 @@ def _values(rows: pa.Table, name: str) -> list[Any]:
     field = rows.schema.field(name)
     if is_vector(field):
         return list(vectors(rows, name).tolist())
-    values = list(rows.column(name).to_pylist())
-    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    if any(test(field.type) for test in binary):
-        return [None if one is None else base64.b64encode(one).decode() for one in values]
-    return values
+    return list(rows.column(name).to_pylist())
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> bytes:
@@ -112,10 +120,14 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_iso).strip('"')
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_text).strip('"')
 
 
-def _iso(value: Any) -> str:
+def _text(value: Any) -> str:
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     raise TypeError(f"{type(value).__name__} has no form in JSON")

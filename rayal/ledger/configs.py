@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 _ABSENT = "(absent)"
@@ -18,8 +19,9 @@ def compare_configs(
     """Gives one `key: old -> new` line for each difference that a run does not allow, by key.
 
     `may_change` are prefixes of dotted keys: "engine." covers the whole node (also when null),
-    "labeler.poll" covers labeler.poll_s. `may_grow` are whole keys, of numbers that may go up;
-    null is "no limit" there, above every number. Lists compare item by item: `rules.0.value`.
+    "labeler.poll" covers labeler.poll_s. `may_grow` are patterns of whole keys ("rules.*.hours"),
+    of numbers that may go up; null is "no limit" there, above every number. Lists compare item by
+    item: `rules.0.value`.
     """
     before, after = _flat(old), _flat(new)
     lines = []
@@ -30,7 +32,7 @@ def compare_configs(
             continue
         if any(key.startswith(prefix) or f"{key}." == prefix for prefix in may_change):
             continue
-        if key in may_grow and _grows(was, now):
+        if any(fnmatchcase(key, pattern) for pattern in may_grow) and _grows(was, now):
             continue
         lines.append(f"{key}: {_text(was)} -> {_text(now)}")
     return lines

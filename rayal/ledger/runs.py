@@ -64,7 +64,8 @@ def start(
     may_grow: Sequence[str],
     created: str,
 ) -> None:
-    """Records the configuration of a new run, or that of one that goes on.
+    """Records the configuration of a new run, or that of one that goes on. A run without a step has
+    nothing that depends on its configuration: what was refused at the start can be corrected.
 
     Raises:
         ConfigError: keys differ that may not.
@@ -80,11 +81,13 @@ def start(
     if old is None:
         connection.execute(insert(schema.runs).values(run_id=run_id, created=created, **fields))
         return
+    has_steps = select(schema.events.c.seq).where(schema.events.c.run_id == run_id).limit(1)
     differ = compare_configs(old.config, config, may_change, may_grow)
-    if differ:
+    if differ and connection.scalar(has_steps) is not None:
         raise ConfigError(
             f"run '{run_id}' was started with another configuration ({'; '.join(differ)}); put "
-            "these keys back, or start a new run_dir"
+            "these keys back, or start a new run_dir (begin_from=<this run_dir> takes over the "
+            "labels of round 0)"
         )
     connection.execute(update(schema.runs).where(schema.runs.c.run_id == run_id).values(**fields))
 

@@ -7,6 +7,7 @@ commit costs about 6 ms, against 0.1 ms with NORMAL, which loses the last steps 
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -142,13 +143,19 @@ def _no_wal(folder: Path, why: str) -> LedgerError:
     )
 
 
+def without_password(url: str) -> str:
+    """Gives a ledger's URL as it may be written down; a database takes the password from the
+    environment (PGPASSWORD) or its own files."""
+    return _parse(url).set(password=None).render_as_string()
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise LedgerError(
-            f"'{url}' is not a ledger URL; write sqlite:////absolute/path/ledger.db or "
-            "postgresql://user@host/database"
+            f"'{re.sub('^.*@', '...@', url)}' is not a ledger URL; write "
+            "sqlite:////absolute/path/ledger.db or postgresql://user@host/database"
         ) from error
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise LedgerError(

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from rayal.errors import ConfigError, RayalError
-from rayal.models.model import Model
-from rayal.types import Kind
+from rayal.models.model import Model, split_outputs
+from rayal.models.transform import num_inputs
+from rayal.types import Kind, Vocabulary
 
 FORMAT = 1
 
@@ -37,6 +38,32 @@ class Description:
     target_mean: float = 0.0  # a regression's outputs are (target - mean) / std
     target_std: float = 1.0
     format: int = FORMAT
+
+
+def describe(
+    members: Sequence[nn.Module],
+    arguments: tuple[torch.Tensor, ...],
+    num_rows: int,
+    vocabulary: Vocabulary,
+    target_mean: float = 0.0,
+    target_std: float = 1.0,
+) -> Description:
+    """Gives what `model.json` will say of members on the CPU, by a look at some rows."""
+    members[0].eval()
+    with torch.no_grad():
+        found = members[0](*arguments)
+    _, embeds = split_outputs(found, num_rows, vocabulary.num_outputs, vocabulary.classes)
+    return Description(
+        kind=vocabulary.kind,
+        classes=vocabulary.classes,
+        num_outputs=vocabulary.num_outputs,
+        num_inputs=num_inputs(arguments),
+        num_features=0 if embeds is None else embeds.shape[1],
+        architecture=describe_architecture(members[0]),
+        num_members=len(members),
+        target_mean=target_mean,
+        target_std=target_std,
+    )
 
 
 def describe_architecture(module: nn.Module) -> str:

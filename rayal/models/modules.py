@@ -45,6 +45,7 @@ class MLP(nn.Module):
             raise ConfigError(
                 "MLP got no hidden layer; give hidden one width or more, or use Linear"
             )
+        _check(self, dropout, **{f"hidden[{at}]": width for at, width in enumerate(hidden)})
         layers: list[nn.Module] = []
         for before, width in zip((num_inputs, *hidden), hidden, strict=False):
             layers += [nn.Dropout(dropout)] if layers else []
@@ -80,6 +81,7 @@ class NgramBag(nn.Module):
         mode: Literal["mean", "sum"] = "mean",
     ) -> None:
         super().__init__()
+        _check(self, dropout, num_buckets=num_buckets, width=width, hidden=hidden or 1)
         self.bag = nn.EmbeddingBag(num_buckets, width, mode=mode)
         nn.init.normal_(self.bag.weight, std=init_std)
         self.hidden: nn.Module = nn.Identity()
@@ -101,6 +103,7 @@ class SmallCnn(nn.Module):
         self, num_outputs: int, channels: int = 16, hidden: int = 64, dropout: float = 0.25
     ) -> None:
         super().__init__()
+        _check(self, dropout, channels=channels, hidden=hidden)
         self.body = nn.Sequential(
             nn.Conv2d(1, channels, 3, padding=1),
             nn.ReLU(),
@@ -120,3 +123,17 @@ class SmallCnn(nn.Module):
         """Gives (N, C) logits and (N, hidden) embeds."""
         embeds_ND = self.body(images)
         return self.output(self.dropout(embeds_ND)), embeds_ND
+
+
+def _check(module: nn.Module, dropout: float, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(
+                f"{type(module).__name__} got {name}={size}, expected 1 or more; correct it in "
+                "model.module"
+            )
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(
+            f"{type(module).__name__} got dropout={dropout}, expected a share from 0 to below 1; "
+            "correct it in model.module"
+        )

@@ -1,7 +1,8 @@
 """One int64 id a row for life, from the place in the source or from the user's own column.
 
 Duplicates are found in bounded memory: fingerprints are spread over files by hash, and each file is
-small enough to sort.
+small enough to sort. Equal ones would all fall into one file: of each lot, two are kept and the
+others counted.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class SeenIds:
         self._folder = folder
         self._held: list[np.ndarray] = []
         self._num_held = 0
+        self._num_dropped = 0  # records that repeat one of the same lot a second time, or more
         self._spilled = False
 
     def add(self, first_row: int, ids: Ids | pa.Array) -> None:
@@ -62,20 +64,17 @@ class SeenIds:
             self._spill()
 
     def duplicates(self, limit: int) -> tuple[int, list[Duplicate]]:
-        """Gives how many rows repeat an earlier id, and the first few of them in source order."""
+        """Gives how many rows repeat an earlier id, and the first few such ids in source order."""
         count, firsts = 0, list[Duplicate]()
-        for records in self._parts():
-            order = np.lexsort((records["row"], records["high"], records["low"]))
-            records = records[order]
-            same = (records["low"][1:] == records["low"][:-1]) & (
-                records["high"][1:] == records["high"][:-1]
-            )
-            count += int(same.sum())
-            places = np.flatnonzero(same)
-            places = places[np.argsort(records["row"][places + 1])][:limit]
-            rows, bits = records["row"].tolist(), records["low"].view(np.int64).tolist()
-            firsts += [Duplicate(rows[p], rows[p + 1], bits[p]) for p in places.tolist()]
-        return count, sorted(firsts, key=lambda pair: pair.second_row)[:limit]
+        for part in self._parts():
+            records, times = _sorted(part)
+            seconds = np.flatnonzero(times == 1)
+            count += int((times > 0).sum())
+            seconds = seconds[np.argsort(records["row"][seconds])][:limit]
+            rows, bits = records["row"], records["low"].view(np.int64)
+            firsts += [Duplicate(int(rows[p - 1]), int(rows[p]), int(bits[p])) for p in seconds]
+        firsts = sorted(firsts, key=lambda pair: pair.second_row)[:limit]
+        return count + self._num_dropped, firsts
 
     def _parts(self) -> Iterator[np.ndarray]:
         if not self._spilled:
@@ -93,6 +92,11 @@ class SeenIds:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._spilled = True
         records = np.concatenate(self._held)
+        low = np.sort(records["low"])
+        if (low[1:] == low[:-1]).any():  # seldom, and far cheaper to ask than `_sorted`
+            records, times = _sorted(records)
+            self._num_dropped += int((times > 1).sum())
+            records = records[times <= 1]
         part = hash_u64(0, records["low"].view(np.int64)) % np.uint64(_PARTS)
         order = np.argsort(part, kind="stable")
         records, ends = records[order], np.searchsorted(part[order], np.arange(_PARTS), "right")
@@ -103,6 +107,20 @@ class SeenIds:
                     file.write(records[start:end].tobytes())
             start = end
         self._held, self._num_held = [], 0
+
+
+def _sorted(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gives the records by id, and how many records of its id each comes after.
+
+    Those of one id come in the order of rows, and stay in it: the sort is stable.
+    """
+    records = records[np.lexsort((records["high"], records["low"]))]
+    is_new = np.ones(len(records), bool)
+    is_new[1:] = records["low"][1:] != records["low"][:-1]
+    is_new[1:] |= records["high"][1:] != records["high"][:-1]
+    starts = np.flatnonzero(is_new)
+    places = np.arange(len(records))
+    return records, places - np.repeat(starts, np.diff(np.append(starts, len(records))))
 
 
 def sample_ids(piece: Piece, column: str) -> Ids | None:

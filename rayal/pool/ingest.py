@@ -1,57 +1,29 @@
-"""Makes a pool of a source, in one pass: a block and a row group a split in memory."""
+"""Makes a pool of a source, in one pass: a block and a row group a split in memory.
+
+Where a column turns out, late, not to be what its first rows said, the pass begins again.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, TypeAlias, get_args
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rayal.errors import ConfigError, PoolError
-from rayal.keys import salt, uniform
 from rayal.pool import manifest as manifests
-from rayal.pool import recipes, sources
-from rayal.pool.ids import SeenIds, sample_ids, source_ids
-from rayal.pool.manifest import FOLDERS, Manifest, Shard, Split
-from rayal.pool.payload import Payload, refuse_reserved
+from rayal.pool import reader, recipes, sources
+from rayal.pool.folder import making, place_of
+from rayal.pool.formats import Reading, Unsettled
 from rayal.pool.pool import Pool
-from rayal.pool.secrets import Secrets
-from rayal.pool.sources import Piece
-from rayal.pool.writer import ShardWriter, group_rows
-from rayal.storage import atomic_path
-from rayal.types import Ids, Kind
+from rayal.pool.pool_writer import Plan, PoolWriter
+from rayal.types import Kind
 
-_MIN_SHARD_ROWS, _MAX_SHARD_ROWS = 1 << 16, 1 << 18
-_MAX_NAMED = 3
-
-
-class Source(Protocol):
-    """What can be ingested: files, or a recipe."""
-
-    @property
-    def fingerprint(self) -> dict[str, Any]: ...
-    @property
-    def num_rows(self) -> int | None: ...
-    def pieces(self) -> Iterator[Piece]: ...
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The arguments of an ingest that its answer depends on."""
-
-    id_column: str | None
-    label_column: str | None
-    kind: Kind | None
-    test_share: float
-    rows_per_shard: int | None
-    shard_size_bytes: int
-    seed: int
+Source: TypeAlias = sources.Files | recipes.RecipeSource
 
 
 def ingest(
@@ -65,49 +37,112 @@ def ingest(
     rows_per_shard: int | None = None,
     shard_size_bytes: int = 32 << 20,
     seed: int = 0,
+    drop: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Pool:
     """Gives the pool at `path`, made of a source, or as it is if it was made of just this before.
 
     `source` is a file, folder, glob or URI, or `recipe:NAME`. Shards have 65,536 to 262,144 source
-    rows, sized by bytes, unless `rows_per_shard` says how many. `progress` is told the rows so far
-    and, where known, in all. O(rows) time; memory does not grow with the rows, but for the classes.
+    rows, sized by bytes, unless `rows_per_shard` says how many. Columns of `drop` are left out.
+    `progress` is told the rows so far and, where known, in all; it may begin again. O(rows) time;
+    memory does not grow with the rows, but for the classes.
 
     Raises:
         PoolError: the source cannot be read or accepted, or something else is at `path`.
         ConfigError: an argument is out of its range.
     """
-    found: Source
-    if source.startswith(recipes.PREFIX):
-        recipe = recipes.find(source)
-        found = recipe
-        label_column = label_column or recipe.defaults.label_column
-        if label_column == recipe.defaults.label_column:
-            kind = kind or recipe.defaults.kind
-        rows_per_shard = rows_per_shard or recipe.defaults.rows_per_shard
-    else:
-        found = sources.find(source)
-    plan = _Plan(
-        id_column, label_column, kind, float(test_share), rows_per_shard, shard_size_bytes, seed
+    found = find(source)
+    if isinstance(found, recipes.RecipeSource):
+        label_column = label_column or found.defaults.label_column
+        if label_column == found.defaults.label_column:
+            kind = kind or found.defaults.kind
+        rows_per_shard = rows_per_shard or found.defaults.rows_per_shard
+    plan = Plan(
+        id_column,
+        label_column,
+        kind,
+        float(test_share),
+        rows_per_shard,
+        shard_size_bytes,
+        seed,
+        tuple(sorted(drop)) or None,
     )
-    _check(plan, path)
-    place = Path(path.removeprefix("file://")).expanduser()
+    place = place_of(path)
+    _check(plan)
     origin = json.loads(json.dumps({**found.fingerprint, **vars(plan)}))
     if _already_there(place, origin):
         return Pool.open(str(place))
-    with atomic_path(place) as temporary:
-        temporary.mkdir()
-        writer = _PoolWriter(temporary, plan)
-        for piece in found.pieces():
-            writer.add(piece)
-            if progress is not None:
-                progress(writer.num_rows, found.num_rows)
-        text = writer.finish(source, origin).to_json()
-        (temporary / manifests.NAME).write_text(text, encoding="utf-8")
+    unsettled: dict[str, str] = {}
+    while not _made(source, found, place, plan, unsettled, origin, progress):
+        pass  # at most once a column
     return Pool.open(str(place))
 
 
-def _check(plan: _Plan, path: str) -> None:
+def absolute(source: str) -> str:
+    """Gives the name of a source that means the same from any folder."""
+    if source.startswith(recipes.PREFIX) or "://" in source:
+        return source
+    return os.path.abspath(Path(source).expanduser())
+
+
+def find(source: str) -> Source:
+    """Gives what the name of a source means.
+
+    Raises:
+        PoolError: there is no such thing.
+    """
+    return (recipes if source.startswith(recipes.PREFIX) else sources).find(source)
+
+
+def sample_of(found: Source) -> str | None:
+    """Gives what tells the contents of a source apart, None where they cannot be had."""
+    try:
+        return found.sample
+    except (PoolError, pa.ArrowException, OSError):
+        return None
+
+
+def _made(
+    source: str,
+    found: Source,
+    place: Path,
+    plan: Plan,
+    unsettled: dict[str, str],
+    origin: dict[str, Any],
+    progress: Callable[[int, int | None], None] | None,
+) -> bool:
+    """Makes the pool; or adds a column to what is `unsettled`, and gives False."""
+    how = Reading(plan.drop or (), tuple(unsettled), plan.id_column, plan.label_column, plan.kind)
+    found = replace(found, reading=how)
+    try:
+        with making(place) as temporary:
+            writer = PoolWriter(temporary, plan, unsettled)
+            for piece in found.pieces():
+                writer.add(piece)
+                if progress is not None:
+                    progress(writer.num_rows, found.num_rows)
+            asked = {"source": source, "place": absolute(source), "sample": sample_of(found)}
+            manifest = replace(writer.finish(source), source=origin, asked=asked)
+            (temporary / manifests.NAME).write_text(manifest.to_json(), encoding="utf-8")
+            _check_readable(temporary)
+    except Unsettled as late:
+        if late.column in unsettled:  # it would never end
+            raise
+        unsettled[late.column] = late.why
+        return False
+    return True
+
+
+def _check_readable(folder: Path) -> None:
+    """Reads what was just written, before anybody takes it for a pool: footers, not rows."""
+    manifest = manifests.read(folder)
+    for shard in manifest.shards:
+        labels = shard.split == "labels"
+        schema = manifests.labels_schema(manifest) if labels else manifest.schema
+        reader.open_shard(str(folder), shard, schema)
+
+
+def _check(plan: Plan) -> None:
     if not 0.0 <= plan.test_share < 1.0:
         raise ConfigError(f"test_share is {plan.test_share}, expected 0 or more and below 1")
     if plan.rows_per_shard is not None and plan.rows_per_shard < 1:
@@ -120,11 +155,9 @@ def _check(plan: _Plan, path: str) -> None:
         raise ConfigError(f"kind is '{plan.kind}', but no label column is named; name one")
     if plan.id_column is not None and plan.id_column == plan.label_column:
         raise ConfigError(f"'{plan.id_column}' is named as id column and as label column")
-    if "://" in path.removeprefix("file://"):
-        raise PoolError(
-            f"a pool is written to a folder that every worker can see, not to {path}; "
-            "give a local or mounted path"
-        )
+    for name in plan.drop or ():
+        if name in (plan.id_column, plan.label_column):
+            raise ConfigError(f"'{name}' is to be dropped, and is named as id or label column")
 
 
 def _already_there(place: Path, origin: dict[str, Any]) -> bool:
@@ -146,166 +179,3 @@ def _already_there(place: Path, origin: dict[str, Any]) -> bool:
         f"{place} holds a pool that was made of something else ({some}); "
         "choose another folder, or remove it"
     )
-
-
-class _PoolWriter:
-    """The rows of a source on their way into the files of a pool."""
-
-    def __init__(self, folder: Path, plan: _Plan) -> None:
-        self._folder, self._plan = folder, plan
-        self._test_key = f"{salt('rayal.test', plan.seed):016x}"
-        self._seen = SeenIds(folder / ".ids")
-        self._secrets = Secrets(plan.label_column, plan.kind) if plan.label_column else None
-        self._payload: Payload | None = None
-        self._schema: pa.Schema | None = None
-        self._starts: list[tuple[int, str]] = []  # source row at which a file starts
-        self._shards: list[Shard] = []
-        self._writers: dict[Split, ShardWriter] = {}
-        self._rows_per_shard = self._group = self._index = self._rows_in_shard = 0
-        self._first_id = 0
-        self.num_rows = 0
-
-    def add(self, piece: Piece) -> None:
-        """Takes the next rows of the source."""
-        if self._payload is None:
-            self._payload = self._columns(piece.rows.schema.names)
-        if not piece.rows.num_rows:
-            return
-        if not self._starts or self._starts[-1][1] != piece.file:
-            self._starts.append((self.num_rows, piece.file))
-        columns = self._payload.convert(piece)
-        labels = self._secrets.convert(piece) if self._secrets else None
-        ids, names = self._ids(piece)
-        arrays = {"sample_id": pa.array(ids)}
-        if names is not None:
-            arrays["source_id"] = names
-        arrays.update(columns)
-        if self._schema is None:
-            own = [
-                pa.field(name, arrays[name].type, False) for name in arrays if name not in columns
-            ]
-            self._schema = pa.schema([*own, *(self._payload.fields[name] for name in columns)])
-            self._size_shards(sum(array.nbytes for array in arrays.values()) / len(ids))
-        rows = pa.RecordBatch.from_arrays(list(arrays.values()), schema=self._schema)
-        start = 0
-        while start < len(ids):
-            stop = min(len(ids), start + self._rows_per_shard - self._rows_in_shard)
-            part = slice(start, stop)
-            self._write(ids[part], rows[part], None if labels is None else labels[part])
-            start = stop
-        self.num_rows += len(ids)
-
-    def finish(self, source: str, origin: dict[str, Any]) -> Manifest:
-        """Gives the manifest of all that was added; every file is complete."""
-        if self._schema is None:
-            raise PoolError(f"{source} holds no rows; a pool needs at least one")
-        if self._rows_in_shard:
-            self._close_shard()
-        self._refuse_duplicates()
-        vocabulary = self._secrets.vocabulary() if self._secrets else None
-        shutil.rmtree(self._folder / ".ids", ignore_errors=True)
-        order = list(FOLDERS)
-        return Manifest(
-            schema=self._schema,
-            shards=tuple(sorted(self._shards, key=lambda s: (order.index(s.split), s.index))),
-            test_key=self._test_key,
-            test_share=self._plan.test_share,
-            vocabulary=vocabulary,
-            num_null_labels=self._secrets.num_null if self._secrets else 0,
-            source=origin,
-        )
-
-    def _columns(self, names: list[str]) -> Payload:
-        apart = {"id column": self._plan.id_column, "label column": self._plan.label_column}
-        for role, name in apart.items():
-            if name is not None and name not in names:
-                raise PoolError(
-                    f"the source has no column '{name}' to be the {role} (it has: "
-                    f"{', '.join(names)}); name the right one"
-                )
-        refuse_reserved(names, list(apart.values()))
-        payload = [name for name in names if name not in apart.values()]
-        if not payload:
-            raise PoolError(
-                f"the source has no column beside {', '.join(names) or 'none'}; "
-                "a model needs one to read"
-            )
-        return Payload(payload)
-
-    def _ids(self, piece: Piece) -> tuple[Ids, pa.Array | None]:
-        column = self._plan.id_column
-        own = None if column is None else sample_ids(piece, column)
-        if own is not None:
-            self._seen.add(self.num_rows, own)
-            return own, None
-        places = np.arange(self.num_rows, self.num_rows + piece.rows.num_rows, dtype=np.int64)
-        if column is None:
-            return places, None
-        names = source_ids(piece, column)
-        self._seen.add(self.num_rows, names)
-        return places, names
-
-    def _size_shards(self, row_bytes: float) -> None:
-        fitting = int(self._plan.shard_size_bytes / row_bytes)
-        self._rows_per_shard = self._plan.rows_per_shard or min(
-            max(fitting, _MIN_SHARD_ROWS), _MAX_SHARD_ROWS
-        )
-        self._group = group_rows(row_bytes)
-
-    def _write(self, ids: Ids, rows: pa.RecordBatch, labels: pa.Array | None) -> None:
-        if not self._rows_in_shard:
-            self._first_id = int(ids[0])
-        is_test_N = uniform(salt("test", self._test_key), ids) < self._plan.test_share
-        self._writer("pool", rows.schema).write(rows.filter(pa.array(~is_test_N)))
-        self._writer("test", rows.schema).write(rows.filter(pa.array(is_test_N)))
-        if labels is not None:
-            known = pa.record_batch([pa.array(ids), labels], names=["sample_id", "label"])
-            known = known.filter(labels.is_valid())
-            self._writer("labels", known.schema).write(known)
-        self._rows_in_shard += len(ids)
-        if self._rows_in_shard == self._rows_per_shard:
-            self._close_shard()
-
-    def _writer(self, split: Split, schema: pa.Schema) -> ShardWriter:
-        if split not in self._writers:
-            group = group_rows(32.0) if split == "labels" else self._group
-            self._writers[split] = ShardWriter(self._folder, split, self._index, schema, group)
-        return self._writers[split]
-
-    def _close_shard(self) -> None:
-        closed = [writer.close(self._first_id) for writer in self._writers.values()]
-        self._shards += [shard for shard in closed if shard is not None]
-        self._writers, self._rows_in_shard = {}, 0
-        self._index += 1
-
-    def _refuse_duplicates(self) -> None:
-        count, firsts = self._seen.duplicates(_MAX_NAMED)
-        if count:
-            some = "; ".join(
-                f"{self._name(pair.first_row, pair.bits)} at {self._at(pair.first_row)} and "
-                f"{self._at(pair.second_row)}"
-                for pair in firsts
-            )
-            raise PoolError(
-                f"id column '{self._plan.id_column}' repeats an id in {count} of {self.num_rows} "
-                f"rows (rows counted from 0): {some}; every row needs an id of its own"
-            )
-
-    def _at(self, row: int) -> str:
-        start, file = next(pair for pair in reversed(self._starts) if pair[0] <= row)
-        return f"{file} row {row - start}"
-
-    def _name(self, row: int, bits: int) -> str:
-        assert self._schema is not None
-        if "source_id" not in self._schema.names:
-            return str(bits)
-        for shard in self._shards:
-            if shard.split != "labels" and shard.min_id <= row <= shard.max_id:
-                found = pq.read_table(
-                    self._folder / shard.path,
-                    columns=["source_id"],
-                    filters=[("sample_id", "=", row)],
-                )
-                if len(found):
-                    return repr(found.column(0)[0].as_py())
-        raise AssertionError(f"row {row} was written to no shard")

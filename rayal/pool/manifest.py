@@ -48,6 +48,8 @@ class Manifest:
     vocabulary: Vocabulary | None
     num_null_labels: int  # source rows whose label is not known
     source: Mapping[str, Any] = field(default_factory=dict)  # where it comes from, and how
+    asked: Mapping[str, Any] = field(default_factory=dict)  # for what; empty before there was this
+    notes: tuple[str, ...] = ()  # what a person should know of how the source was read
 
     def of(self, split: Split) -> tuple[Shard, ...]:
         """Gives the shards of one split, in order of index."""
@@ -78,6 +80,8 @@ class Manifest:
             "vocabulary": None if words is None else asdict(words),
             "num_null_labels": self.num_null_labels,
             "source": dict(self.source),
+            "asked": dict(self.asked),
+            "notes": list(self.notes),
             "arrow_schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "shards": [asdict(shard) for shard in self.shards],
         }
@@ -116,6 +120,8 @@ def from_json(text: str, where: str) -> Manifest:
             vocabulary=words and Vocabulary(words["kind"], tuple(words["classes"])),
             num_null_labels=fields["num_null_labels"],
             source=fields["source"],
+            asked=fields.get("asked", {}),
+            notes=tuple(fields.get("notes", ())),
         )
         expected = fields["content_hash"]
     except (ValueError, KeyError, TypeError, pa.ArrowInvalid, OSError) as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
-from rayal.pool.ingest import ingest
-from rayal.pool.manifest import NAME
+from rayal.errors import ConfigError, PoolError
+from rayal.pool import recipes
+from rayal.pool.folder import place_of
+from rayal.pool.ingest import absolute, find, ingest, sample_of
+from rayal.pool.manifest import NAME, Manifest
 from rayal.pool.pool import Pool
 
 
@@ -15,25 +19,83 @@ def open_pool(
     recipe: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
-    test_share: float = 0.1,
+    test_share: float | None = None,
+    drop: Sequence[str] | None = None,
 ) -> Pool:
     """Gives the pool at `path`; where there is none, it is made of the source or the recipe.
 
-    With a recipe, `source` is one's own copy of the recipe's data.
+    With a recipe, `source` is one's own copy of the recipe's data. What is None is not asked for:
+    a pool that is there is taken as it was made, one that is made has a `test_share` of 0.1.
 
     Raises:
         PoolError: nothing is there and nothing says what to make it of, or it cannot be read.
+        ConfigError: a pool is there and was not made as is asked.
     """
-    place = Path(path.removeprefix("file://")).expanduser()
+    place = place_of(path)
     origin = source
     if recipe is not None:
-        origin = f"recipe:{recipe}" if source is None else f"recipe:{recipe}:{source}"
+        recipes.recipe_defaults(recipe)
+        origin = recipes.PREFIX + recipe + ("" if source is None else f":{source}")
     if origin is None or (place / NAME).exists():
-        return Pool.open(str(place))
+        pool = Pool.open(path)
+        made = pool.manifest.source
+        asked = {
+            "label_column": label_column,
+            "id_column": id_column,
+            "test_share": test_share,
+            "drop": sorted(drop) if drop else None,
+        }
+        differ = [
+            f"pool.{key}={_word(value)} is asked for, it has {_word(made[key])}"
+            for key, value in asked.items()
+            if value is not None and value != made.get(key, value)
+        ]
+        differ += _other_source(pool.manifest, source, recipe)
+        if differ:
+            raise ConfigError(
+                f"the pool {pool.path} was made otherwise: {', '.join(differ)}; leave that out "
+                "(null) to take the pool as it is, or choose another pool.path"
+            )
+        return pool
     return ingest(
         origin,
-        str(place),
+        path,
         id_column=id_column,
         label_column=label_column,
-        test_share=test_share,
+        test_share=0.1 if test_share is None else test_share,
+        drop=drop or (),
     )
+
+
+def _other_source(manifest: Manifest, source: str | None, recipe: str | None) -> list[str]:
+    """Gives in which words a pool was made of something else than is asked for, if it was."""
+    made, asked = manifest.source, manifest.asked
+    name = str(made.get("source", "")).removeprefix(recipes.PREFIX) or None
+    if recipe is not None and made and recipe != name:
+        return [f"pool.recipe={recipe} is asked for, it is of {name or 'no recipe but files'}"]
+    if source is None or not asked:  # a pool from before this was noted says too little
+        return []
+    wanted = source if recipe is None else f"{recipes.PREFIX}{recipe}:{source}"
+    is_named = wanted == asked["source"] or absolute(wanted) == asked["place"]
+    there, known = _sample(wanted), asked["sample"]
+    # What lies elsewhere now may be the same; what is gone can only be known by its name.
+    if is_named if None in (there, known) else there == known:
+        return []
+    if is_named:
+        return [f"source={source} has changed since"]
+    missing = " (which cannot be read)" if there is None else ""
+    was = str(asked["source"]).removeprefix(f"{recipes.PREFIX}{recipe}:")
+    return [f"source={source}{missing} is asked for, it is of {was}"]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
+    return "none" if value is None else str(value)
+
+
+def _sample(source: str) -> str | None:
+    try:
+        return sample_of(find(source))
+    except PoolError:  # there is no such thing
+        return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rayal.columns import is_vector, vector_field, vector_shape
+from rayal.columns import is_vector, list_field, vector_field, vector_shape
 from rayal.errors import PoolError
+from rayal.pool.formats import Unsettled
 from rayal.pool.sources import Piece
 
 # What batches and snapshots write beside the payload columns; `label` unnamed would be no secret.
@@ -27,24 +28,37 @@ def refuse_reserved(names: Sequence[str], apart: Sequence[str | None]) -> None:
         if name in apart or name not in RESERVED + LEDGER:
             continue
         advice = {
-            "sample_id": "pass --id-column sample_id, or rename it",
-            "label": "pass --label-column label, so that it is kept apart, or rename it",
-        }.get(name, "rename it")
-        raise PoolError(f"the source has a column '{name}', a name that rayal writes; {advice}")
+            "sample_id": "pass --id-column sample_id, ",
+            "label": "pass --label-column label, so that it is kept apart, ",
+        }.get(name, "")
+        raise PoolError(
+            f"the source has a column '{name}', a name that rayal writes; {advice}rename it, or "
+            f"leave it out with --drop {name} (pool.drop=[{name}])"
+        )
 
 
 class Payload:
-    """The converter of a source's payload columns; types and widths are those of its first rows."""
+    """The converter of a source's payload columns; types and widths are those of its first rows.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Lists of numbers are vectors where all rows of the source have as many. Others are stored as
+    they are, as is every other column, NaN and null included: metadata that no model reads. A
+    transform that does read it rejects the rows that it cannot decode.
+    `lists` holds what is known to be no vector, and why.
+    """
+
+    def __init__(self, names: Sequence[str], lists: Mapping[str, str]) -> None:
         self.names = tuple(names)
         self.fields: dict[str, pa.Field] = {}
+        self._lists = lists
 
-    def convert(self, piece: Piece) -> dict[str, pa.Array]:
+    def convert(self, piece: Piece, first_row: int) -> dict[str, pa.Array]:
         """Gives the stored form of every payload column. O(bytes).
 
+        `first_row` is the piece's place in the whole source.
+
         Raises:
-            PoolError: a vector is ragged, null or not finite, or a number is not finite.
+            PoolError: a vector is not finite.
+            Unsettled: what looked like vectors is not.
         """
         out = {}
         for name in self.names:
@@ -52,51 +66,45 @@ class Payload:
             if is_vector(field):
                 out[name] = self._stored(piece, field, column)
             elif _is_list(field.type) and _is_number(field.type.value_type):
-                out[name] = self._vector(piece, name, column)
+                why = self._lists.get(name)
+                if why is None:
+                    out[name] = self._vector(piece, name, column, first_row)
+                else:  # a list of fixed width too, whose nulls Parquet stores as lists
+                    out[name] = column.cast(pa.list_(field.type.value_type))
+                    self.fields.setdefault(name, list_field(name, out[name].type, why))
             else:
                 self.fields.setdefault(name, pa.field(name, field.type))
-                if pa.types.is_floating(field.type):
-                    _refuse_non_finite(piece, name, column)
                 out[name] = column
         return out
 
-    def _vector(self, piece: Piece, name: str, column: pa.Array) -> pa.Array:
-        if not len(column):
-            return pa.nulls(0, self.fields[name].type if name in self.fields else pa.binary(0))
-        if column.null_count:
-            row = int(pc.index(pc.is_null(column), True).as_py())
-            raise PoolError(
-                f"column '{name}' is null at {piece.at(row)}, expected a vector; "
-                "remove the row or fill it in"
-            )
-        widths = np.asarray(pc.list_value_length(column), np.int64)
+    def _vector(self, piece: Piece, name: str, column: pa.Array, first_row: int) -> pa.Array:
         known = self.fields.get(name)
-        width = vector_shape(known)[1] if known is not None else int(widths[0])
-        if (widths != width).any():
-            row = int(np.flatnonzero(widths != width)[0])
-            raise PoolError(
-                f"column '{name}' has {widths[row]} numbers at {piece.at(row)}, expected {width} "
-                "as in the rows before; all vectors of a column have the same width"
-            )
-        if width == 0:
-            raise PoolError(
-                f"column '{name}' has empty vectors, from {piece.at(0)} on; leave it out"
-            )
+        if not len(column):
+            return pa.nulls(0, pa.binary(0) if known is None else known.type)
+        is_null = column.is_null().to_numpy(zero_copy_only=False)
+        widths = np.asarray(pc.list_value_length(column).fill_null(0), np.int64)
+        widths = np.where(is_null, 0, widths)
+        width = int(widths[0]) if known is None else vector_shape(known)[1]
+        is_odd = is_null | (widths != width) | (width == 0)
         flat = column.flatten()
         if flat.null_count:
-            row = int(pc.index(pc.is_null(flat), True).as_py()) // width
-            raise PoolError(
-                f"column '{name}' has a null inside the vector at {piece.at(row)}; "
-                "remove the row or fill it in"
+            is_missing = flat.is_null().to_numpy(zero_copy_only=False)
+            is_odd[np.repeat(np.arange(len(column)), widths)[is_missing]] = True
+        if is_odd.any():
+            row = int(is_odd.argmax())
+            raise Unsettled(
+                name, _why(first_row + row, bool(is_null[row]), int(widths[row]), width)
             )
         values = np.ascontiguousarray(flat.to_numpy(zero_copy_only=False))
         _refuse_non_finite(piece, name, values, width)
-        field = self.fields.setdefault(name, vector_field(name, values.dtype, width))
+        known = vector_field(name, values.dtype, width, known_finite=True)
+        field = self.fields.setdefault(name, known)
         return pa.Array.from_buffers(field.type, len(column), [None, pa.py_buffer(values)])
 
     def _stored(self, piece: Piece, field: pa.Field, column: pa.Array) -> pa.Array:
         """Takes a column that is in the stored form already: a pool's shards as a source."""
-        known = self.fields.setdefault(field.name, vector_field(field.name, *vector_shape(field)))
+        same = vector_field(field.name, *vector_shape(field), known_finite=True)
+        known = self.fields.setdefault(field.name, same)
         if vector_shape(known) != vector_shape(field) or column.null_count:
             raise PoolError(
                 f"column '{field.name}' holds {vector_shape(field)} and {column.null_count} nulls "
@@ -119,19 +127,33 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _refuse_non_finite(
-    piece: Piece, name: str, values: pa.Array | np.ndarray, width: int = 1
-) -> None:
-    if isinstance(values, pa.Array):  # a null is a missing number, not a NaN
-        values = values.fill_null(0).to_numpy(zero_copy_only=False)
+def _why(row: int, is_null: bool, found: int, width: int) -> str:
+    # Without the file: a pool of the same rows is the same, whatever their files are called.
+    where = f"in row {row} of the source (counted from 0)"
+    if is_null:
+        return f"it is null {where}"
+    if found == width == 0:
+        return f"it is empty {where}"
+    if found == width:
+        return f"there is a null inside it {where}"
+    return f"it has {found} numbers {where}, expected {width} as before"
+
+
+def _refuse_non_finite(piece: Piece, name: str, values: np.ndarray, width: int) -> None:
     if values.dtype.kind != "f":
         return
-    finite = np.isfinite(values)
+    if values.dtype == np.float64:  # NaN compares as false
+        finite = np.abs(values) <= np.finfo(np.float32).max
+    else:
+        finite = np.isfinite(values)
     if finite.all():
         return
     place = int(np.flatnonzero(~finite)[0])
+    is_large = bool(np.isfinite(values[place]))
+    some = f"{int((~finite).sum())} {'such' if is_large else 'non-finite'} numbers"
     raise PoolError(
-        f"column '{name}' holds {values[place]} at {piece.at(place // width)}, and "
-        f"{int((~finite).sum())} non-finite numbers in the {len(values) // width} rows from "
-        f"{piece.at(0)} on; remove the rows or mend the numbers"
+        f"column '{name}' holds {values[place]} at {piece.at(place // width)}, "
+        f"{'beyond the float32 that models read, ' if is_large else ''}and {some} in the "
+        f"{len(values) // width} rows from {piece.at(0)} on; remove the rows, mend the numbers, or "
+        f"leave the column out with --drop {name} (pool.drop=[{name}])"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow as pa
 from rayal.errors import PoolError
 from rayal.pool import manifest as manifests
 from rayal.pool import reader
+from rayal.pool.folder import place_of
 from rayal.pool.manifest import Manifest, Shard
 from rayal.types import Ids, Label, Vocabulary
 
@@ -28,9 +28,10 @@ class Pool:
         """Gives the pool in a folder. O(shards): contents are looked at when they are read.
 
         Raises:
-            PoolError: there is no manifest, or a shard is missing or of another size.
+            PoolError: it is no folder, there is no manifest, or a shard is missing or of another
+                size.
         """
-        place = Path(path.removeprefix("file://")).expanduser().absolute()
+        place = place_of(path).absolute()
         pool = Pool(str(place), manifests.read(place))
         for shard in pool.manifest.shards:
             reader.place_of(pool.path, shard)
@@ -80,7 +81,8 @@ class Pool:
             PoolError: the pool lacks a column, or the file is not what the manifest says.
         """
         names = self._known(columns)
-        file = reader.open_shard(self.path, shard, self.schema)
+        verify = not reader.is_verified(self.path, shard, names)
+        file = reader.open_shard(self.path, shard, self.schema, verify)
         return reader.cut_batches(self.path, shard, file, names, batch_rows)
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:

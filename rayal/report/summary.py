@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from rayal.ledger import Ledger
+from rayal.metrics import METRICS, metric_of, no_rows
 from rayal.types import TestResult
 
 
 def summary(ledger: Ledger) -> dict[str, Any]:
     """Gives state, metric, spend and one entry a finished round; the form is fixed."""
     run = ledger.run()
-    rounds, metric = [], None
+    kind = run.config["kind"]
+    nothing = metric_of(kind, run.config.get("metric") or METRICS[kind][0], no_rows(kind, 2))
+    rounds = []
     for event in ledger.events(step="tested"):
         result: TestResult = event.result
-        metric = {"name": result.metric, "higher_is_better": result.higher_is_better}
         seconds = seconds_of(ledger, event.round)
         num_labels = ledger.event(event.round, "labelled").result.num_rows  # type: ignore[union-attr]
         rounds.append(
@@ -28,7 +30,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
     labeler = run.config.get("labeler") or {}
     return {
         "state": ledger.state(),
-        "metric": metric,
+        "metric": {"name": nothing.metric, "higher_is_better": nothing.higher_is_better},
         "waiting_for": run.waiting_for,
         "spend": {**ledger.spend(), "currency": labeler.get("currency", "USD")},
         "rounds": sorted(rounds, key=lambda one: one["round"]),

@@ -22,13 +22,13 @@ class Entropy:
     """
 
     needs = ("probs",)
-    multilabel: bool = False
+    kinds = ("class", "multilabel")
+    multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative; 0 log 0 is 0."""
         if self.multilabel:
-            probs_NC = outputs.probs.double()
-            return shannon(torch.stack((probs_NC, 1.0 - probs_NC), dim=-1)).mean(dim=1)
+            return shannon(no_and_yes(outputs.probs)).mean(dim=1)
         return shannon(outputs.probs)
 
 
@@ -39,3 +39,9 @@ def shannon(probs: torch.Tensor) -> torch.Tensor:
     # term below 0, one that 1 - p rounded below 0 has -inf: both count as 0.
     terms: torch.Tensor = torch.special.entr(probs.clamp(min=0.0)).clamp(min=0.0)
     return terms.sum(dim=-1, dtype=torch.float64)
+
+
+def no_and_yes(probs: torch.Tensor) -> torch.Tensor:
+    """Gives (..., C, 2) float64: each label's probability as a distribution over no and yes."""
+    probs = probs.double()  # in float32 1 - p would round a small p away
+    return torch.stack(((1.0 - probs).clamp(min=0.0), probs), dim=-1)

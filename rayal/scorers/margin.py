@@ -20,7 +20,8 @@ class Margin:
     """
 
     needs = ("probs",)
-    multilabel: bool = False
+    kinds = ("class", "multilabel")
+    multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative."""

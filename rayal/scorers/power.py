@@ -9,6 +9,7 @@ import torch
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys
+from rayal.scorers.asked import scores_of
 from rayal.types import Needs, Outputs, Scorer, Scores
 
 _TINY = 2.0**-1000  # stands for a utility of 0, whose logarithm must be finite
@@ -24,7 +25,7 @@ class Power:
 
     Raises:
         ConfigError: beta is not above 0.
-        ScoringError: the other scorer gave a number below 0, which is no utility.
+        ScoringError: the other scorer gave no (N,) tensor, or a number below 0: no utility.
 
     Reference: Kirsch et al., Stochastic Batch Acquisition, TMLR 2023, arXiv:2106.12059.
     """
@@ -42,7 +43,7 @@ class Power:
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64."""
-        utility_N = self.scorer.score(outputs, keys).double()
+        utility_N = scores_of(self.scorer, outputs, keys)
         negative_N = utility_N < 0.0
         if outputs.rejected is not None:  # their scores mean nothing
             negative_N = negative_N & ~outputs.rejected

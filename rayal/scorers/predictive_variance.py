@@ -22,6 +22,7 @@ class PredictiveVariance:
     """
 
     needs = ("draws",)
+    kinds = ("number",)
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative."""

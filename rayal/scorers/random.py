@@ -17,6 +17,7 @@ class Random:
     """
 
     needs = ()
+    is_uniform = True  # see Strategy.with_chances
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64 uniform draws, one an id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
+from rayal.scorers.asked import scores_of
 from rayal.scorers.power import check_beta
 from rayal.types import Needs, Outputs, Scorer, Scores
 
@@ -19,6 +20,7 @@ class Softmax:
 
     Raises:
         ConfigError: beta is not above 0.
+        ScoringError: the other scorer gave no (N,) tensor.
 
     Reference: Kirsch et al., Stochastic Batch Acquisition, TMLR 2023, arXiv:2106.12059.
     """
@@ -36,6 +38,6 @@ class Softmax:
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64."""
-        scores_N = self.scorer.score(outputs, keys).double()
+        scores_N = scores_of(self.scorer, outputs, keys)
         noise_N = keys.stream(f"softmax {type(self.scorer).__name__}").gumbel(outputs.ids)
         return scores_N + noise_N / self.beta

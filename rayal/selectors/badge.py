@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from rayal.errors import ConfigError
 from rayal.keys import Keys, hash_u64, salt
-from rayal.selectors.grid import Grid, blocks, fit, labelled_centers, squared_norms
+from rayal.selectors.grid import AFTER_FIT, Grid, blocks, fit, labelled_centers, squared_norms
 from rayal.selectors.picked import Picked, to_picks
 from rayal.types import Candidates, Float64s, Ids, Picks, Slice
 
@@ -36,6 +37,7 @@ class Badge:
     deciding key is D^2 (the squared norm for a first pick). Driver: one bucket table a slice.
 
     Raises:
+        ConfigError: `multilabel` is neither true, false nor left out.
         ScoringError: probs or features hold NaN or infinite numbers.
 
     Reference: Ash et al., Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds,
@@ -43,7 +45,15 @@ class Badge:
     """
 
     needs = ("probs", "embeds")
-    multilabel: bool = False
+    kinds = ("class", "multilabel")
+    multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
+
+    def __post_init__(self) -> None:
+        if self.multilabel not in (None, False, True):
+            raise ConfigError(
+                f"Badge.multilabel is {self.multilabel!r}, expected true or false; leave it out, "
+                "so that it follows the labels"
+            )
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -53,11 +63,12 @@ class Badge:
         if budget < 1:
             return to_picks([])
         errors = label_errors if self.multilabel else class_errors
-        grids = fit((Grid("probs", of=errors), Grid("embeds")), candidates, labelled)
+        errors_and_features = Grid("probs", of=errors, moves=False), Grid("embeds", moves=False)
+        grids = fit(errors_and_features, candidates, labelled)
         unit = math.prod(grid.scale for grid in grids) ** 2
         bits = max(1, candidates.num_rows.bit_length() // 2)  # as many buckets as rows in each
-        best = _largest(candidates.each(_open, 1, grids, bits))
-        largest, step = best.squared, 2
+        best = _largest(candidates.each(_open, AFTER_FIT, grids, bits))
+        largest, step = best.squared, AFTER_FIT + 1
         for centers in labelled_centers(labelled, grids):
             candidates.each(_cover, step, grids, centers)
             largest, step = max(largest, float(_norms(centers).max())), step + 1
@@ -223,7 +234,10 @@ def _left_over(answers: Sequence[tuple[Ids, Float64s]], rank: int, budget: int) 
     ids = np.concatenate([answer[0] for answer in answers])
     scores = np.concatenate([answer[1] for answer in answers])
     order = np.argsort(ids)[: budget - rank + 1]
-    reason = "rank {}: every row left has the gradient of a labelled or picked one; smallest id"
+    reason = (
+        "rank {}: every row left has, but for rounding, the gradient of a labelled or picked one; "
+        "smallest id"
+    )
     return [
         Picked(int(ids[row]), float(scores[row]), 0.0, reason.format(place))
         for place, row in enumerate(order, start=rank)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
-from rayal.neighbors import train_kmeans
+from rayal.selectors.arguments import check_counts, check_feature
 from rayal.selectors.grid import Grid, fit
 from rayal.selectors.picked import Picked, to_picks
-from rayal.selectors.sample import keyed_sample
+from rayal.selectors.sample import AFTER_CENTROIDS, centroids
 from rayal.selectors.turns import take_turns
 from rayal.types import Candidates, Needs, Picks
 
@@ -26,8 +26,8 @@ class ClusterMargin:
     best score, not a random row; the turns of earlier rounds count.
 
     Raises:
+        ConfigError: the feature is an id or a label, a count is below 1, or faiss is not installed.
         ScoringError: the feature holds NaN or infinite numbers.
-        ConfigError: faiss is not installed.
 
     Reference: Citovsky et al., Batch Active Learning at Scale, NeurIPS 2021, arXiv:2107.14263.
     """
@@ -36,6 +36,15 @@ class ClusterMargin:
     num_clusters: int | None = None  # None: the budget, at most 1,000
     sample_per_cluster: int = 64
     num_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        check_feature(self, self.feature)
+        check_counts(
+            self,
+            num_clusters=1 if self.num_clusters is None else self.num_clusters,
+            sample_per_cluster=self.sample_per_cluster,
+            num_iterations=self.num_iterations,
+        )
 
     @property
     def needs(self) -> Needs:
@@ -50,21 +59,26 @@ class ClusterMargin:
         if budget < 1:
             return to_picks([])
         (grid,) = fit((Grid(self.feature),), candidates, labelled)
-        num_clusters = min(self.num_clusters or min(budget, 1_000), candidates.num_rows)
-        num_sampled = num_clusters * self.sample_per_cluster
-        stream = keys.stream("cluster_margin sample")
-        sample_MD = keyed_sample((candidates,), self.feature, num_sampled, stream, first_step=1)
-        seed = keys.stream("cluster_margin").seed()
-        centroids_KD = train_kmeans(sample_MD, num_clusters, seed, self.num_iterations)
+        wanted = min(budget, 1_000) if self.num_clusters is None else self.num_clusters
+        num_clusters = min(wanted, candidates.num_rows)
+        centroids_KD = centroids(
+            (candidates,),
+            grid,
+            num_clusters,
+            self.sample_per_cluster,
+            self.num_iterations,
+            keys,
+            "cluster_margin",
+        )
         turns = take_turns(
             candidates,
             labelled,
             budget,
             grid,
-            grid.place(centroids_KD),
+            centroids_KD,
             by_score=True,
             smallest_first=True,
-            first_step=3,
+            first_step=AFTER_CENTROIDS,
         )
         return to_picks(
             [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
+from rayal.selectors.arguments import check_feature
 from rayal.selectors.farthest import farthest_first
 from rayal.selectors.grid import Grid
 from rayal.types import Candidates, Needs, Picks
@@ -19,13 +20,17 @@ class GSx:
     from k-center. Ties go to the smallest id. The deciding key is d_n.
 
     Raises:
-        ScoringError: the feature holds NaN or infinite numbers.
+        ConfigError: the feature is an id or a label.
+        ScoringError: it holds NaN or infinite numbers.
 
     Reference: Wu, Lin & Huang, Active Learning for Regression Using Greedy Sampling, Information
     Sciences 474, 2019 (GSx; after Yu & Kim, Passive Sampling for Regression, ICDM 2010).
     """
 
     feature: str = "embeds"
+
+    def __post_init__(self) -> None:
+        check_feature(self, self.feature)
 
     @property
     def needs(self) -> Needs:

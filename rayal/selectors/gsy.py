@@ -28,6 +28,7 @@ class GSy:
     """
 
     needs = ("preds",)
+    kinds = ("number",)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

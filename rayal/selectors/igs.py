@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
+from rayal.selectors.arguments import check_feature
 from rayal.selectors.farthest import farthest_first
 from rayal.selectors.grid import Grid
 from rayal.types import Candidates, Needs, Picks
@@ -20,6 +21,7 @@ class IGS:
     rows the first pick is the candidate nearest to the mean of the inputs, as in GSx.
 
     Raises:
+        ConfigError: the feature is an id or a label.
         ScoringError: the feature, predictions or labels hold NaN or infinite numbers.
         NeedsError: labels and predictions have different widths.
 
@@ -27,7 +29,11 @@ class IGS:
     Sciences 474, 2019 (iGS).
     """
 
+    kinds = ("number",)
     feature: str = "embeds"
+
+    def __post_init__(self) -> None:
+        check_feature(self, self.feature)
 
     @property
     def needs(self) -> Needs:

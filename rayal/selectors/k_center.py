@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
+from rayal.selectors.arguments import check_feature
 from rayal.selectors.farthest import farthest_first
 from rayal.selectors.grid import Grid
 from rayal.types import Candidates, Needs, Picks
@@ -17,16 +18,20 @@ class KCenter:
     The greedy 2-approximation of k-center, on the Euclidean distance of `feature`: an output, or a
     numeric or vector column of the pool. Ties go to the smallest id. Without labelled rows the
     first pick is the row farthest from the candidates' mean. The deciding key is the distance.
-    Distances are exact on a grid of 2^-25 of the largest norm (see `rayal.selectors.grid`).
+    Distances are exact on a grid of 2^-25 of how far the rows spread (`rayal.selectors.grid`).
 
     Raises:
-        ScoringError: the feature holds NaN or infinite numbers.
+        ConfigError: the feature is an id or a label.
+        ScoringError: it holds NaN or infinite numbers.
 
     Reference: Sener & Savarese, Active Learning for Convolutional Neural Networks: A Core-Set
     Approach, ICLR 2018 (the greedy form, without their mixed-integer step).
     """
 
     feature: str = "embeds"
+
+    def __post_init__(self) -> None:
+        check_feature(self, self.feature)
 
     @property
     def needs(self) -> Needs:

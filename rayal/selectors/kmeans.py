@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from rayal.keys import Keys
-from rayal.neighbors import train_kmeans
-from rayal.selectors.grid import Grid, fit
+from rayal.selectors.arguments import check_counts, check_feature
+from rayal.selectors.grid import Grid, fit, resolution
 from rayal.selectors.picked import Picked, to_picks
-from rayal.selectors.sample import keyed_sample
+from rayal.selectors.sample import AFTER_CENTROIDS, centroids
 from rayal.selectors.turns import take_turns
 from rayal.types import Candidates, Needs, Picks
 
@@ -27,8 +27,8 @@ class KMeans:
     rows a cluster, labelled rows among them, and there are at most `max_clusters`.
 
     Raises:
+        ConfigError: the feature is an id or a label, a count is below 1, or faiss is not installed.
         ScoringError: the feature holds NaN or infinite numbers.
-        ConfigError: faiss is not installed.
 
     Reference: Zhdanov, Diverse Mini-Batch Active Learning, arXiv:1901.05954 (nearest to centroid,
     without its weights); Hacohen, Dekel & Weinshall, Active Learning on a Budget, ICML 2022,
@@ -39,6 +39,15 @@ class KMeans:
     max_clusters: int = 4_096
     sample_per_cluster: int = 64
     num_iterations: int = 10
+
+    def __post_init__(self) -> None:
+        check_feature(self, self.feature)
+        check_counts(
+            self,
+            max_clusters=self.max_clusters,
+            sample_per_cluster=self.sample_per_cluster,
+            num_iterations=self.num_iterations,
+        )
 
     @property
     def needs(self) -> Needs:
@@ -54,20 +63,24 @@ class KMeans:
             return to_picks([])
         (grid,) = fit((Grid(self.feature),), candidates, labelled)
         num_clusters = min(budget + labelled.num_rows, self.max_clusters)
-        num_sampled = num_clusters * self.sample_per_cluster
-        sides, stream = (candidates, labelled), keys.stream("kmeans sample")
-        sample_MD = keyed_sample(sides, self.feature, num_sampled, stream, first_step=1)
-        seed = keys.stream("kmeans").seed()
-        centroids_KD = train_kmeans(sample_MD, num_clusters, seed, self.num_iterations)
+        centroids_KD = centroids(
+            (candidates, labelled),
+            grid,
+            num_clusters,
+            self.sample_per_cluster,
+            self.num_iterations,
+            keys,
+            "kmeans",
+        )
         turns = take_turns(
             candidates,
             labelled,
             budget,
             grid,
-            grid.place(centroids_KD),
+            centroids_KD,
             by_score=False,
             smallest_first=False,
-            first_step=3,
+            first_step=AFTER_CENTROIDS,
         )
         picked = []
         for rank, turn in enumerate(turns, start=1):
@@ -75,6 +88,7 @@ class KMeans:
             reason = (
                 f"rank {rank}: {distance:.6g} from the centroid of cluster {turn.cluster} "
                 f"({turn.num_rows} candidates), turn {turn.turn + 1}"
+                f"{resolution([-turn.value], (grid,))}"
             )
             picked.append(Picked(turn.sample_id, turn.score, distance, reason))
         return to_picks(picked)

@@ -23,6 +23,7 @@ class TopK:
     """
 
     needs = ()
+    takes_best = True  # see Strategy.with_chances
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rayal.neighbors import assign
 from rayal.selectors.grid import Grid, blocks
+from rayal.selectors.nearest import nearest
 from rayal.types import Candidates, Float64s, Ids, Slice
 
 Int64s = npt.NDArray[np.int64]
@@ -104,8 +105,13 @@ def _count(part: Slice, step: int, grid: Grid, centroids_KD: Float64s) -> Int64s
 
 def _assign(part: Slice, grid: Grid, centroids_KD: Float64s) -> tuple[Int64s, Float64s]:
     clusters_M, squared_M = np.empty(len(part), np.int64), np.empty(len(part))
-    for lo, hi in blocks(len(part), centroids_KD.shape[1]):
-        clusters_M[lo:hi], squared_M[lo:hi] = assign(grid.rows(part, lo, hi), centroids_KD)
+    width = max(centroids_KD.shape) if grid.fine else centroids_KD.shape[1]
+    for lo, hi in blocks(len(part), width):
+        points_nD = grid.rows(part, lo, hi)
+        if grid.fine:
+            clusters_M[lo:hi], (squared_M[lo:hi],) = nearest((grid,), (points_nD,), (centroids_KD,))
+        else:
+            clusters_M[lo:hi], squared_M[lo:hi] = assign(points_nD, centroids_KD)
     return clusters_M, squared_M
 
 

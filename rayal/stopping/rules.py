@@ -1,7 +1,8 @@
 """The stopping rules: labels, money, metric, time, pool. Each looks at `Progress` and nothing else.
 
 A limit of labels stops the run once it is reached, so the last batch may go past it by up to a
-budget; money is never spent past its limit.
+budget. A limit of money stops it before the batch that is expected to go past it; what a vendor
+takes for an answer beyond its price is known only afterwards.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ class MaxLabels:
 
 @dataclass(frozen=True)
 class MaxAmount:
-    """Stops before a batch that would bring the cost of the labels above this, in minor units of
-    the labeler's currency: no more than it is ever ordered."""
+    """Stops before a batch whose expected cost would bring the labels above this, in minor units of
+    the labeler's currency. Answers that come dearer than expected are paid all the same: a run can
+    end above the limit by what its last batch cost beyond the expected."""
 
     amount_minor: int
 

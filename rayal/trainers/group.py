@@ -13,7 +13,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +22,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from rayal.errors import RayalError, TrainingError
+from rayal.errors import ConfigError, RayalError, TrainingError
+from rayal.models.explain import cause_of
 
 _ENTRY = "import sys; from rayal.trainers.group import rank_main; rank_main(*sys.argv[1:])"
 _PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "TEMP", "SYSTEMROOT", "LD_LIBRARY_PATH")
@@ -63,13 +63,22 @@ def run_group(
     that can be imported. Starting takes a few seconds, for Python and torch.
 
     Raises:
-        TrainingError: a rank died, or the group did not end in time; no rank is left behind.
+        TrainingError: a rank failed or died, or the group did not end in time; no rank is left
+            behind.
+        ConfigError: there are fewer GPUs than ranks that want one each.
         RayalError: what a rank raised.
     """
     if num_workers < 1:
         raise TrainingError(
             f"a group of {num_workers} processes was asked for, expected 1 or more; with "
             "trainer.num_workers=0 train in this process (Alone)"
+        )
+    num_gpus = torch.cuda.device_count() if use_gpu else 0
+    if use_gpu and num_gpus < num_workers:
+        raise ConfigError(
+            f"trainer.use_gpu is true and trainer.num_workers is {num_workers}, but this machine "
+            f"has {num_gpus} GPUs that torch can use, expected one a worker; lower num_workers, or "
+            "set trainer.use_gpu=false"
         )
     with tempfile.TemporaryDirectory(prefix="rayal-group-") as name:
         folder = Path(name)  # readable by this user alone
@@ -110,7 +119,9 @@ def _wait(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout_s: float) 
     while True:
         codes = [process.poll() for process in ranks]  # before the answers: a dead rank writes none
         answers = [_read(folder, rank) for rank in range(len(ranks))]
-        # A rank writes its error before it lets go of the others, who then die of its absence.
+        if any(answer is not None and answer[0] == "failed" for answer in answers):
+            # It may have failed of the death of another, who is dead by now.
+            codes = [process.poll() for process in ranks]
         for answer in answers:
             if answer is not None and answer[0] == "error":
                 raise answer[1]
@@ -120,6 +131,9 @@ def _wait(folder: Path, ranks: list[subprocess.Popen[bytes]], timeout_s: float) 
                     f"rank {rank} of {len(ranks)} ended with exit code {code}{_reason(code)}; "
                     f"its last line: {_last_line(folder, rank)}"
                 )
+        for rank, answer in enumerate(answers):
+            if answer is not None and answer[0] == "failed":
+                raise TrainingError(f"rank {rank} of {len(ranks)} failed with {answer[1]}")
         if None not in answers:
             return
         if time.monotonic() > deadline:
@@ -150,10 +164,26 @@ def rank_main(folder_name: str, rank_text: str) -> None:
     guard = threading.Thread(target=_end_with_parent, daemon=True)
     guard.start()
     folder, rank = Path(folder_name), int(rank_text)
+    try:
+        answer: tuple[str, Any] = ("answer", _run_rank(folder, rank))
+    except RayalError as error:
+        answer = ("error", error)
+    except Exception as error:
+        answer = ("failed", cause_of(error))
+    temporary = folder / f".tmp-{rank}"
+    temporary.write_bytes(pickle.dumps(answer))
+    temporary.rename(folder / f"rank-{rank}.pkl")
+    # The caller ends all ranks when all have answered or one has failed: a rank that leaves by
+    # itself breaks the exchanges of the others, who would fail of that, and torch's threads can
+    # abort an interpreter that exits.
+    guard.join()
+
+
+def _run_rank(folder: Path, rank: int) -> Any:
     call = pickle.loads((folder / "call.pkl").read_bytes())
     function, args, size, backend, num_threads, timeout_s = call
     torch.set_num_threads(num_threads)
-    device = f"cuda:{rank % max(torch.cuda.device_count(), 1)}" if backend == "nccl" else "cpu"
+    device = f"cuda:{rank}" if backend == "nccl" else "cpu"
     if backend == "nccl":
         torch.cuda.set_device(device)
     distributed.init_process_group(
@@ -163,21 +193,7 @@ def rank_main(folder_name: str, rank_text: str) -> None:
         world_size=size,
         timeout=timedelta(seconds=timeout_s),
     )
-    try:
-        answer = ("answer", function(*args, Rank(rank, size, device)))
-    except RayalError as error:
-        answer = ("error", error)
-    except Exception:
-        traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # the exception stays the log's last line
-    temporary = folder / f".tmp-{rank}"
-    temporary.write_bytes(pickle.dumps(answer))
-    temporary.rename(folder / f"rank-{rank}.pkl")
-    # The caller ends all ranks when all have answered: a rank that leaves by itself can break the
-    # last exchange of the others, and torch's threads can abort an interpreter that exits.
-    guard.join()
+    return function(*args, Rank(rank, size, device))
 
 
 def _end_with_parent() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from rayal.errors import ConfigError, TrainingError
+from rayal.models.model import listed
 from rayal.types import Float64s, Kind, Vocabulary
 
 Loss: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -58,34 +61,50 @@ def weighted_sum(
     return (found.flatten(1).mean(1) if found.ndim > 1 else found) @ weights_N
 
 
-def class_weight_of(
-    chosen: str | Sequence[float] | None, targets: npt.NDArray[Any], vocabulary: Vocabulary
-) -> Float64s:
-    """Gives (L,) float64: the weight of each row's class; 'balanced' gives every class that is
-    there the same sum."""
+def check_class_weights(chosen: str | Sequence[float] | None, vocabulary: Vocabulary) -> None:
+    """Refuses class weights that do not fit the labels; needs none of them.
+
+    Raises:
+        ConfigError: they do not.
+    """
     if chosen is None:
-        return np.ones(len(targets))
+        return
     if vocabulary.kind != "class":
         raise ConfigError(
             f"trainer.class_weights is set, but the labels are of kind '{vocabulary.kind}', "
             "expected 'class'; leave it null"
         )
-    num_classes = vocabulary.num_outputs
-    places = targets.astype(np.int64)
     if isinstance(chosen, str):
         if chosen != "balanced":
             raise ConfigError(
                 f"trainer.class_weights is '{chosen}', expected null, 'balanced' or a list"
             )
+        return
+    weights = list(chosen)
+    bad = [x for x in weights if not (isinstance(x, Real) and 0 <= x < math.inf)]
+    if len(weights) != vocabulary.num_outputs or bad or not any(weights):
+        among = f", {bad[0]!r} among them" if bad else "" if any(weights) else ", all of them 0"
+        raise ConfigError(
+            f"trainer.class_weights holds {len(weights)} numbers{among}, expected "
+            f"{vocabulary.num_outputs}, finite and not negative, in the order of the vocabulary's "
+            f"classes ({listed(vocabulary.classes)})"
+        )
+
+
+def class_weight_of(
+    chosen: str | Sequence[float] | None, targets: npt.NDArray[Any], vocabulary: Vocabulary
+) -> Float64s:
+    """Gives (L,) float64: the weight of each row's class; 'balanced' gives every class that is
+    there the same sum."""
+    check_class_weights(chosen, vocabulary)
+    if chosen is None:
+        return np.ones(len(targets))
+    num_classes = vocabulary.num_outputs
+    places = targets.astype(np.int64)
+    if isinstance(chosen, str):
         counts_C = np.bincount(places, minlength=num_classes)
         seen = max(int((counts_C > 0).sum()), 1)
         # A class without a label has weight 0: it has no row to weigh.
         weights_C = np.where(counts_C > 0, len(places) / (seen * np.maximum(counts_C, 1)), 0.0)
         return weights_C[places]
-    weights_C = np.asarray(list(chosen), np.float64)
-    if weights_C.shape != (num_classes,) or not np.isfinite(weights_C).all() or weights_C.min() < 0:
-        raise ConfigError(
-            f"trainer.class_weights holds {len(weights_C)} numbers, expected {num_classes}, finite "
-            "and not negative, in the order of the vocabulary's classes"
-        )
-    return weights_C[places]
+    return np.asarray(list(chosen), np.float64)[places]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,19 @@ from torch import distributed, nn
 
 from rayal.errors import ConfigError, TrainingError
 from rayal.keys import Keys
-from rayal.models.checkpoint import Description, describe_architecture, load, model_id, save
-from rayal.models.model import Model, split_outputs
+from rayal.models.checkpoint import Description, describe, load, model_id, save
+from rayal.models.device import check_device
+from rayal.models.model import Model, listed
 from rayal.models.transform import num_inputs
 from rayal.storage import atomic_path
 from rayal.trainers.descent import Descent
 from rayal.trainers.examples import EncodedRows, Examples, Positions, split
-from rayal.trainers.losses import Loss, class_weight_of, default_loss
+from rayal.trainers.losses import Loss, check_class_weights, class_weight_of, default_loss
 from rayal.types import Checkpoint, Float64s, Group, Vocabulary
 
 # One fused loop over parameters: several times faster than the default on a CPU for large tables.
 _ADAMW = functools.partial(torch.optim.AdamW, fused=True)
+_ROUNDING = 1e-12  # of the mean: a standard deviation below is none, but for rounding
 
 
 @dataclass(frozen=True)
@@ -81,22 +84,24 @@ class Supervised:
                 f"validation_share={self.validation_share}; expected 0 or more, 0 or more, and a "
                 "share from 0 to below 1"
             )
+        for name in ("learning_rate", "weight_decay"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"trainer.{name} is {getattr(self, name)}, expected a finite number, 0 or more"
+                )
         if self.schedule not in ("linear", "constant"):
             raise ConfigError(
                 f"trainer.schedule is '{self.schedule}', expected 'linear' or 'constant'"
             )
 
     def check(self, vocabulary: Vocabulary) -> None:
-        """Refuses labels of another kind than the model's.
+        """Refuses labels of another kind than the model's, and class weights that do not fit them.
 
         Raises:
-            ConfigError: they are.
+            ConfigError: they are, or do not.
         """
-        if vocabulary.kind != self.model.kind:
-            raise ConfigError(
-                f"model.kind is '{self.model.kind}', but the labels are of kind "
-                f"'{vocabulary.kind}'; set model.kind to that"
-            )
+        self.model.check(vocabulary)
+        check_class_weights(self.class_weights, vocabulary)
 
     def fit(
         self,
@@ -111,6 +116,11 @@ class Supervised:
         if labels.num_rows == 0:
             raise TrainingError("the snapshot has no labels, expected one or more; label some rows")
         self.check(vocabulary)
+        check_device(
+            group.device,
+            f"trainer.use_gpu is {str(self.use_gpu).lower()}",
+            "set trainer.use_gpu=false, or train where there is a GPU",
+        )
         num_threads = torch.get_num_threads()
         torch.set_num_threads(self.num_threads)
         try:
@@ -135,8 +145,8 @@ class Supervised:
             )
         if description.classes != vocabulary.classes:
             raise ConfigError(
-                f"checkpoint {start} knows the classes {_some(description.classes)}, the pool "
-                f"{_some(vocabulary.classes)}; set warm_start=false, or start from another"
+                f"checkpoint {start} knows the classes {listed(description.classes)}, the pool "
+                f"{listed(vocabulary.classes)}; set warm_start=false, or start from another"
             )
         return description, members
 
@@ -153,9 +163,12 @@ class Supervised:
         train, valid = split(ids, self.validation_share, keys)
         mean, std = 0.0, 1.0
         if vocabulary.kind == "number":
-            mean, std = float(answers[train].mean()), float(answers[train].std()) or 1.0
-            if begun is not None:  # its parameters speak in its own units
+            mean, std = float(answers[train].mean()), float(answers[train].std())
+            # What is warm started speaks in its own units, and keeps them: no other scale could be
+            # given to a last layer that only the module knows.
+            if begun is not None:
                 mean, std = begun[0].target_mean, begun[0].target_std
+            std = std if std > _ROUNDING * abs(mean) else 1.0
             targets = torch.from_numpy((answers - mean) / std).float()[:, None]
         else:
             targets = torch.from_numpy(answers)
@@ -166,6 +179,7 @@ class Supervised:
         )
         width = num_inputs(examples.rows.example)
         descent = Descent(
+            vocabulary,
             self.loss or default_loss(self.model.kind),
             self.optimizer,
             self.epochs,
@@ -178,25 +192,13 @@ class Supervised:
         )
         members = []
         for member in range(self.num_members):
-            seed = keys.stream(f"train/init/{member}").seed()
             module = (
-                begun[1][member] if begun else self.model.build(vocabulary.num_outputs, width, seed)
+                begun[1][member]
+                if begun
+                else self.model.build_member(vocabulary, width, member, keys)
             )
             members.append(descent.fit(module, member, examples, train, valid, keys, group))
-        with torch.no_grad():
-            _, embeds = split_outputs(members[0](*examples.rows.example))
-        description = Description(
-            kind=vocabulary.kind,
-            classes=vocabulary.classes,
-            num_outputs=vocabulary.num_outputs,
-            num_inputs=width,
-            num_features=0 if embeds is None else embeds.shape[1],
-            architecture=describe_architecture(members[0]),
-            num_members=self.num_members,
-            target_mean=mean,
-            target_std=std,
-        )
-        return description, members
+        return describe(members, examples.rows.example, 1, vocabulary, mean, std), members
 
 
 def _row_weights(labels: pa.Table) -> Float64s:
@@ -240,7 +242,3 @@ def _leave(
     if not digest.any():
         raise TrainingError(f"rank 0 could not write the checkpoint to {out}; see its own error")
     return Checkpoint("", bytes(digest.cpu().tolist()).hex(), len(members))
-
-
-def _some(names: Sequence[str | int]) -> str:
-    return ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")

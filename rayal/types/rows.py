@@ -25,8 +25,8 @@ class Outputs:
     probs  (N, C) class probabilities (softmax; sigmoid for multi-label), float32
     embeds (N, D) penultimate features, float32
     draws  (N, K, C) class probabilities of K ensemble members or dropout draws, or (N, K, T)
-           predictions for a regression, float32
-    preds  (N, T) predictions of a regression (the mean over draws where there are draws), float32
+           predictions for a regression, float64
+    preds  (N, T) predictions of a regression (the mean over draws where there are draws), float64
     Pool columns that were asked for lie in `arrays` by their own name. `rejected` marks rows that
     could not be decoded; their other values mean nothing.
     """

@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from rayal.errors import LabelError
+from rayal.errors import ConfigError, LabelError
 from rayal.types.names import Kind, Label
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a label may be: the classes in order (class, multilabel), or a number."""
+    """What a label may be: the classes in order (class, multilabel), or a number.
+
+    Raises:
+        ConfigError: a class is given twice, or some classes are text and others whole numbers.
+    """
 
     kind: Kind
     classes: tuple[str | int, ...] = ()
+
+    def __post_init__(self) -> None:
+        classes = tuple(self.classes)
+        object.__setattr__(self, "classes", classes)  # a configuration gives a list
+        if self.kind not in get_args(Kind):
+            known = ", ".join(get_args(Kind))
+            raise ConfigError(f"vocabulary.kind is {self.kind!r}, expected one of {known}")
+        if self.kind == "number" and classes:
+            raise ConfigError(
+                f"vocabulary.classes has {_some(classes)}, but vocabulary.kind is number, which "
+                "has no classes; leave one of them out"
+            )
+        for one in classes:
+            if isinstance(one, bool) or not isinstance(one, str | int):
+                raise ConfigError(
+                    f"vocabulary.classes has {one!r}, expected text or whole numbers; quote it "
+                    "for text"
+                )
+        if len({isinstance(one, str) for one in classes}) > 1:
+            raise ConfigError(
+                f"vocabulary.classes mixes text and whole numbers ({_some(classes)}), expected one "
+                "or the other, as the labels are; quote the numbers for text"
+            )
+        if len(set(classes)) < len(classes):
+            twice = Counter(classes).most_common(1)[0][0]
+            raise ConfigError(
+                f"vocabulary.classes has {twice!r} twice, expected each class once; remove one"
+            )
 
     @property
     def num_outputs(self) -> int:
@@ -50,13 +83,16 @@ class Vocabulary:
     def _place(self, place: Mapping[str | int, int], label: Any) -> int:
         found = place.get(label.item() if isinstance(label, np.generic) else label)
         if found is None:
-            some = ", ".join(repr(name) for name in self.classes[:8])
-            more = "" if len(self.classes) <= 8 else f", ... ({len(self.classes)} classes)"
             raise LabelError(
-                f"label {label!r} is outside the vocabulary ({some}{more}); correct the answer, "
-                "or start a run whose vocabulary has it"
+                f"label {label!r} is outside the vocabulary ({_some(self.classes)}); correct the "
+                "answer, or start a run whose vocabulary has it"
             )
         return found
+
+
+def _some(classes: Sequence[str | int]) -> str:
+    more = "" if len(classes) <= 8 else f", ... ({len(classes)} classes)"
+    return ", ".join(repr(name) for name in classes[:8]) + more
 
 
 def _number(label: Any) -> float:

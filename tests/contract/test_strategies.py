@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from passes import stage_for
@@ -63,6 +65,22 @@ def test_how_rows_are_sliced_does_not_matter(name, request, tmp_path, monkeypatc
     counts = [num_slices for num_slices, _ in found]
     assert counts[0] == len(stage.pool.shards) > counts[1] > counts[2] == 1
     assert found[0][1] == found[1][1] == found[2][1]
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_few_candidates_are_the_best_scored_rows_of_all(name, request, tmp_path):
+    stage = request.getfixturevalue(stage_for(name))
+    loop = stage.loop(name)
+    if loop.strategy.scorer is None:
+        pytest.skip("every row is a candidate where nothing scores")
+    engine = _engine(stage, loop)
+    every = stage.select(engine, loop.strategy, tmp_path / "all", BUDGET)[0].candidates.slices
+    ids = np.concatenate([one.ids for one in every])
+    scores = np.concatenate([one.scores for one in every])
+    few = replace(loop.strategy, num_candidates=70)
+    kept = stage.select(engine, few, tmp_path / "few", BUDGET)[0].candidates.slices
+    best = ids[np.lexsort((ids, -scores))[:70]]
+    assert sorted(np.concatenate([one.ids for one in kept])) == sorted(best)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

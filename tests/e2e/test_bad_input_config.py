@@ -23,6 +23,16 @@ REFUSED = [
     (["experiment=embedings"], ["no experiment 'embedings'", "did you mean embeddings?"]),
     (["engine=rey"], ["no engine 'rey'", "did you mean ray?", "there are: local, ray"]),
     (["budget"], ["'budget' cannot be read", "missing EQUAL", "write key=value"]),
+    (["=3"], ["'=3' has no key before its '='"]),
+    (["trainer=[1]"], ["'trainer=[1]' gives no name, expected one of: supervised; or single key"]),
+    (["strategy=1"], ["'strategy=1' gives no name, expected one of: badge, "]),
+    (["engine=null"], ["'engine=null' gives no name, expected one of: local, ray"]),
+    (["strategy@cold_start=[1]"], ["'strategy@cold_start=[1]' gives no name, expected one of: "]),
+    (["~strategy"], ["strategy has no value, and rayal.loop.Loop needs one"]),
+    (["~_target_"], ["the configuration has no _target_, expected rayal.loop.Loop"]),
+    (["--config-dir", "nowhere"], ["--config-dir is /", "/nowhere, and there is no such folder"]),
+    (["--config-path", "nowhere"], ["--config-path is /", "/nowhere, and there is no such folder"]),
+    (["--config-name", "mine"], ["there is no configuration 'mine'; check --config-name"]),
     (["budget=[1"], ["'budget=[1' cannot be read", "quote a value"]),
     (["strategy=margin,random"], ["'strategy=margin,random' gives several values", "add -m"]),
     (["budget=abc"], ["budget is 'abc', expected a whole number; correct budget="]),
@@ -31,6 +41,16 @@ REFUSED = [
     (["num_rounds=1.5"], ["num_rounds is 1.5, expected a whole number"]),
     (["seed=x"], ["seed is 'x', expected a whole number"]),
     (["run_dir=5"], ["run_dir is 5, expected text"]),
+    (["run_dir="], ["run_dir is empty, expected a folder; give run_dir=DIR, or leave it out"]),
+    (["max_rejected_share=nan"], ["max_rejected_share is nan, expected a finite number; correct"]),
+    (["poll_s=inf"], ["poll_s is inf, expected a finite number; correct poll_s=..."]),
+    (["trainer.learning_rate=nan"], ["trainer.learning_rate is nan, expected a finite number"]),
+    (
+        ["stopping=target_metric", "stopping.value=nan"],
+        ["stopping.value is nan, expected a finite number"],
+    ),
+    (["model=mlp", "model.module.dropout=nan"], ["model.module.dropout is nan, expected a finite"]),
+    (["trainer.class_weights=[1,nan]"], ["trainer.class_weights.1 is nan, expected a finite numb"]),
     (["poll_s=soon"], ["poll_s is 'soon', expected a number or null"]),
     (["max_rejected_share=a"], ["max_rejected_share is 'a', expected a number"]),
     (["trainer.learning_rate=fast"], ["trainer.learning_rate is 'fast', expected a number"]),
@@ -41,6 +61,17 @@ REFUSED = [
     ),
     (["model.kind=clas"], ["model.kind is 'clas', expected one of class, multilabel, number"]),
     (["strategy.scorer=margin"], ["strategy.scorer is 'margin', expected a node with a _target_"]),
+    (["vocabulary.kind=number"], ["no key 'vocabulary.kind' while vocabulary is null; choose one"]),
+    (["vocabulary=clas"], ["no vocabulary 'clas'; did you mean class? (there are: class, multila"]),
+    (["vocabulary=class"], ["vocabulary.classes has no value", "give it on the command line"]),
+    (
+        ["vocabulary=class", "vocabulary.classes=[a,a]"],
+        ["vocabulary.classes has 'a' twice, expected each class once"],
+    ),
+    (
+        ["vocabulary=multilabel", "vocabulary.classes=[a,1]"],
+        ["vocabulary.classes mixes text and whole numbers ('a', 1)"],
+    ),
     (["vocabulary={kind: class}"], ["vocabulary is {'kind': 'class'}, expected a node with a _t"]),
     (["+foo=3"], ["there is no key 'foo': rayal.loop.Loop takes no 'foo'", "remove it"]),
     (["+trainer.epoch=3"], ["no key 'trainer.epoch'", "did you mean epochs?", "remove it"]),
@@ -84,6 +115,20 @@ def test_a_corrected_command_works_after_each_refusal(doors: Doors, class_pool: 
         doors.run(class_pool, "r", *words).refused()
     doors.run(class_pool, "r").done()
     assert doors.digest("r") == doors.digest("plain")
+
+
+def test_a_run_dir_that_two_runs_of_a_sweep_would_share(doors: Doors, class_pool: Pool) -> None:
+    doors.run(class_pool, "r", "-m", "budget=10,20").refused(
+        "run_dir=r would hold two runs of this sweep (budget=10 and budget=20); leave run_dir out",
+        "'run_dir=runs/budget-${budget}'",
+    )
+    doors.run(class_pool, "r/../r", "-m", "strategy=margin,random", "seed=0").refused(
+        "(strategy=margin and strategy=random)",
+        "'run_dir=runs/strategy-${hydra:runtime.choices.strategy}'",
+    )
+    doors.run(class_pool, "r", "-m", "run_dir=a,b", "seed=0,1").refused("(seed=0 and seed=1)")
+    doors.run(class_pool, "r", "-m", "budget=interval(1,2)").refused("write key=a,b,c or key=ran")
+    assert list(doors.folder.iterdir()) == []
 
 
 def test_a_missing_key_is_named(doors: Doors) -> None:
@@ -141,10 +186,20 @@ def test_a_pool_without_labels_says_what_to_give(doors: Doors) -> None:
     write_embeddings(source, 100)
     pq.write_table(pq.read_table(source).drop_columns(["label"]), source)
     ingest(str(source), str(doors.folder / "bare"))
-    line = doors.run("bare", "r").refused("no label column", "vocabulary={_target_")
-    words = line.split("'")[-2]  # the example of the message, taken at its word
-    doors.run("bare", "r", words).refused("no kept-apart labels", "another labeler than the oracle")
-    doors.run("bare", "r", words, "labeler=file_drop").done()
+    line = doors.run("bare", "r").refused("no label column", "vocabulary=class")
+    words = ["vocabulary=class", line.split("'")[-2]]  # the example, taken at its word
+    doors.run("bare", "r", *words).refused(
+        "no kept-apart labels", "another labeler than the oracle"
+    )
+    doors.run("bare", "r", *words, "labeler=file_drop").done()
+
+
+@pytest.mark.parametrize(
+    "word", ["poll_s=-1", "poll_for_s=-1", "test_budget=-1", "max_rejected_share=2"]
+)
+def test_a_number_out_of_its_range(doors: Doors, class_pool: Pool, word: str) -> None:
+    doors.run(class_pool, "r", word).refused(f"{word.split('=')[0]} is {word.split('=')[1]}")
+    assert not (doors.folder / "r").exists()
 
 
 def test_an_unknown_command(doors: Doors) -> None:
@@ -198,6 +253,11 @@ def test_nodes_in_lists_are_checked(tmp_path: Path) -> None:
     stopping = {"_target_": "rayal.stopping.rules.AnyOf", "rules": [rule]}
     with pytest.raises(ConfigError, match=r"stopping.rules.0.num_labels is 'many', expected a wh"):
         check_tree(stopping, "stopping")
+
+
+def test_numbers_in_lists_must_be_finite() -> None:
+    with pytest.raises(ConfigError, match=r"model.scales.1 is -inf, expected a finite number"):
+        check_tree({"scales": [1.0, float("-inf")]}, "model")
 
 
 def test_the_words_of_the_tests_themselves_fit(doors: Doors, class_pool: Pool) -> None:

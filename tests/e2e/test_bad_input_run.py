@@ -114,7 +114,7 @@ def test_a_changed_configuration(doors: Doors, class_pool: Pool) -> None:
 
 def test_a_pool_with_another_content(doors: Doors, class_pool: Pool, number_pool: Pool) -> None:
     doors.run(class_pool, "r", "num_rounds=1").done()
-    words = ["model.kind=number", "model.transform.column=features"]
+    words = ["model.kind=number", "model.transform.column=features", "strategy=igs"]
     doors.run(number_pool, "r", *words).refused(
         "another configuration", "pool_content: ", "pool_rows: ", "model.kind: "
     )

@@ -39,6 +39,7 @@ def _fails_then_goes_on(
 ) -> None:
     """The fault is there as long as its file: without it, the same command goes on."""
     doors.run(pool, "plain", *words).done()
+    doors.run(pool, "r", *words, *engine, "num_rounds=1").done()
     flag.write_text("")
     doors.run(pool, "r", *words, *engine).refused(*parts)
     before = contents(doors.folder / "r" / "rounds" / "r0000")

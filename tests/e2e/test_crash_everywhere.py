@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doors import contents
 from runs import digest, plain_config, write_embeddings
 from vendor import Vendor
 
@@ -26,6 +27,7 @@ from rayal.ledger.store import Store
 from rayal.pool import Pool, ingest
 
 BUDGET = 5
+NUM_TEST_ROWS = 3
 WHEN = ("before", "inside", "after")
 
 
@@ -106,10 +108,20 @@ def fated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fate], None]:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """54 rows of three features in two shards, and six test rows."""
+    """57 rows of three features in two shards, and three test rows."""
     folder = tmp_path_factory.mktemp("tiny")
     source = write_embeddings(folder / "rows.parquet", 60, width=3)
-    return ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=30)
+    pool = ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=30)
+    assert (pool.num_rows, len(pool.shards), pool.num_test_rows) == (57, 2, NUM_TEST_ROWS)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def other(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is done, whose round 0 others may begin from."""
+    run_dir = tmp_path_factory.mktemp("other") / "run"
+    Case.of(pool, 1, "strategy=random").go_on(run_dir, Vendor(pool, run_dir))
+    return run_dir
 
 
 @dataclass
@@ -118,17 +130,47 @@ class Case:
 
     pool: Pool
     config: dict[str, Any]
-    num_rounds: int
+    num_rounds: int  # of its own: those that it selects, orders, trains and tests
+    num_ordered: int
+    names: dict[str, int]  # how many of its writes have a name that begins so
 
     @classmethod
-    def of(cls, pool: Pool, num_rounds: int) -> Case:
+    def of(cls, pool: Pool, num_rounds: int, *more: str) -> Case:
+        """Rounds alone."""
         config = plain_config(
             f"pool.path={pool.path}", "model=linear", f"num_rounds={num_rounds}",
             f"budget={BUDGET}", "predictor.batch_rows=16", "trainer.min_steps=2",
             "trainer.epochs=1", "strategy=k_center", "labeler=file_drop",
-            "labeler.rows_per_chunk=3", "run_dir=RUN_DIR",
+            "labeler.rows_per_chunk=3", "run_dir=RUN_DIR", *more,
         )  # fmt: skip
-        return cls(pool, config, num_rounds)
+        a_round = (
+            "file: taken.arrow", "file: shard-00000.arrow", "file: shard-00001.arrow",
+            "file: batch.parquet", "file: snapshot.parquet", "file: r000", "remove: r000",
+        )  # fmt: skip
+        names = dict.fromkeys(a_round, num_rounds) | {
+            "file: manifest.json": 2 * num_rounds,
+            "file: part-00000.jsonl": 2 * num_rounds,
+            "file: run.json": 1,
+        }
+        return cls(pool, config, num_rounds, num_rounds * BUDGET, names)
+
+    @classmethod
+    def with_test_order(cls, pool: Pool, num_rounds: int) -> Case:
+        """Rounds after an order of test labels, of one chunk."""
+        case = cls.of(pool, num_rounds, f"test_budget={NUM_TEST_ROWS}")
+        case.num_ordered += NUM_TEST_ROWS
+        files = ("batch.parquet", "snapshot.parquet", "manifest.json", "part-00000.jsonl")
+        for name in files:
+            case.names[f"file: {name}"] += 1
+        return case
+
+    @classmethod
+    def begun_from(cls, pool: Pool, other: Path, num_rounds: int) -> Case:
+        """Rounds after round 0 of another run, taken over with its checkpoint."""
+        case = cls.of(pool, num_rounds)
+        case.config |= {"begin_from": str(other), "num_rounds": num_rounds + 1}
+        case.names["file: r000"] += 2  # folders taken over: the round's and its checkpoint's
+        return case
 
     def command(self, run_dir: Path) -> str:
         config = {**self.config, "run_dir": str(run_dir)}
@@ -147,7 +189,7 @@ class Case:
         """Same digest; every sample ordered once; nothing left of the passes."""
         assert digest(run_dir) == expected
         ordered = vendor.ordered()
-        assert len(ordered) == self.num_rounds * BUDGET
+        assert len(ordered) == self.num_ordered
         assert set(ordered.values()) == {1}
         assert list((run_dir / "passes").iterdir()) == []
 
@@ -162,27 +204,25 @@ def _undisturbed(case: Case, fated: Any, folder: Path) -> tuple[str, list[str]]:
     return expected, fate.writes
 
 
-def _check_names(writes: list[str], num_rounds: int) -> None:
+def _check_names(writes: list[str], case: Case) -> None:
     """The points are those that the design names: a write that went around them would be missed."""
-    seen = collections.Counter(writes)
-    a_round = ("taken.arrow", "shard-00000.arrow", "shard-00001.arrow", "batch.parquet")
-    for name in (*a_round, "snapshot.parquet", "r000"):
-        found = sum(count for write, count in seen.items() if write.startswith(f"file: {name}"))
-        assert found == num_rounds, (name, seen)
-    assert seen["file: manifest.json"] == seen["file: part-00000.jsonl"] == 2 * num_rounds
-    assert seen["file: run.json"] == 1
-    assert seen["file: report.html"] > num_rounds
-    removed = sum(count for write, count in seen.items() if write.startswith("remove: r000"))
-    assert removed == num_rounds
+    for name, expected in case.names.items():
+        found = sum(write.startswith(name) for write in writes)
+        assert found == expected, (name, collections.Counter(writes))
+    assert writes.count("file: report.html") > case.num_rounds
     # selected, ordered, labelled, trained, tested; intent and ack of two chunks
-    assert seen["ledger: Ledger._commit.<locals>.fenced"] > (5 + 4) * num_rounds
+    commits = writes.count("ledger: Ledger._commit.<locals>.fenced")
+    assert commits > (5 + 4) * case.num_rounds
 
 
-def _everywhere(case: Case, fated: Any, tmp_path: Path, whens: tuple[str, ...]) -> int:
+def _everywhere(
+    case: Case, fated: Any, tmp_path: Path, whens: tuple[str, ...], in_turn: bool = False
+) -> int:
+    """Stops a run at all of its writes, at all those moments of each or at one of them in turn."""
     expected, writes = _undisturbed(case, fated, tmp_path / "whole")
-    _check_names(writes, case.num_rounds)
+    _check_names(writes, case)
     for at, name in enumerate(writes):
-        for when in whens:
+        for when in (whens[at % len(whens)],) if in_turn else whens:
             run_dir = tmp_path / f"{at}-{when}"
             fate = Fate(at, when)
             fated(fate)
@@ -209,6 +249,28 @@ def test_stopped_before_and_after_every_write_of_two_rounds(pool, fated, tmp_pat
 @pytest.mark.timeout(1200)
 def test_stopped_before_in_and_after_every_write_of_three_rounds(pool, fated, tmp_path):
     assert _everywhere(Case.of(pool, 3), fated, tmp_path, WHEN) > 75
+
+
+IN_TURN = [
+    pytest.param(True, id="in-turn"),
+    pytest.param(False, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
+]
+
+
+@pytest.mark.parametrize("in_turn", IN_TURN)
+def test_stopped_at_every_write_of_a_run_that_orders_its_test_labels(
+    in_turn, pool, fated, tmp_path
+):
+    assert _everywhere(Case.with_test_order(pool, 1), fated, tmp_path, WHEN, in_turn) > 35
+
+
+@pytest.mark.parametrize("in_turn", IN_TURN)
+def test_stopped_at_every_write_of_a_run_that_begins_from_another(
+    in_turn, pool, other, fated, tmp_path
+):
+    before = contents(other)
+    assert _everywhere(Case.begun_from(pool, other, 1), fated, tmp_path, WHEN, in_turn) > 25
+    assert contents(other) == before
 
 
 @pytest.mark.parametrize("seed", range(4))

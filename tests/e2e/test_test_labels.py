@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import loop_of, run, write_embeddings
+from runs import run, write_embeddings
 
 from rayal.cli.main import main
 from rayal.pool import Pool, ingest
@@ -101,17 +101,19 @@ def test_without_test_labels_the_metric_is_null(bare, capsys):
     assert [one["test_metric"] for one in _status(folder, capsys)["rounds"]] == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ({"sample_id": [-5], "label": ["ant"]}, r"sample_id -5 is not in the test split"),
-        ({"id": [1], "label": ["ant"]}, r"has no column 'sample_id' \(it has: id, label\)"),
-        ({"sample_id": [1, 1], "label": ["ant", "ant"]}, r"gives sample_id 1 twice"),
-    ],
-)
-def test_a_wrong_file_is_explained(bare, columns, expected):
-    _, _, words, folder = bare
-    pq.write_table(pa.table(columns), folder / "exam.parquet")
-    loop, plain = loop_of(*words, f"test_labels={folder / 'exam.parquet'}")
-    with pytest.raises(Exception, match=expected):
-        loop.run(plain)
+def test_a_file_that_was_corrected_is_taken_by_the_same_command(bare, capsys):
+    pool, labels, words, folder = bare
+    (sample_id,) = _test_ids(pool)[:1]
+    path = folder / "exam.csv"
+    words = [*words, f"test_labels={path}"]
+    for content in ("sample_id,label\nx,ant\n", f"sample_id,label\n{sample_id},cow\n"):
+        path.write_text(content)
+        capsys.readouterr()
+        assert main(["run", *words]) == 1
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert said.splitlines()[-1].startswith(f"error: {path}:2: ")
+    path.write_text(f"sample_id,label\n{sample_id},{labels[sample_id]}\n")
+    while run(*words) == "waiting":
+        _answer(folder, labels)
+    assert [one["test_metric"] for one in _status(folder, capsys)["rounds"]] != [None, None]

@@ -80,3 +80,21 @@ class Hungry(nn.Module):
                 torch.empty(1 << 60)
             bytearray(1 << 62)
         return self.linear(rows)
+
+
+class NoEmbeds(nn.Module):
+    """Gives logits and no embeds."""
+
+    def __init__(self, num_outputs: int, num_inputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_outputs)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.linear(inputs)
+
+
+class Wide(NoEmbeds):
+    """Gives one logit too many."""
+
+    def __init__(self, num_outputs: int, num_inputs: int) -> None:
+        super().__init__(num_outputs + 1, num_inputs)

@@ -48,6 +48,7 @@ def _stage(pool: Pool, folder: Path, is_number: bool) -> Stage:
     """Gives a stage whose ensemble nobody trained."""
     overrides = (
         f"pool.path={pool.path}", "model=mlp", f"model.module.hidden=[{HIDDEN}]", "num_rounds=1",
+        "strategy=random",
         "predictor.batch_rows=64", f"run_dir={folder}",
         *(["model.kind=number", "vocabulary={_target_:rayal.types.Vocabulary,kind:number}"]
           if is_number else []),

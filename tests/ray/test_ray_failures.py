@@ -90,7 +90,7 @@ def test_a_shard_that_always_kills_ends_the_run_with_its_name(small_ray, class_s
     engine = _open(class_stage, RayEngine(num_workers=2, num_cpus=0.25))
     at = class_stage.pool.shards[1].first_id + 3
     deadly = Strategy(class_stage.loop("margin").strategy.selector, Deadly("", at))
-    with pytest.raises(ScoringError, match=r"shard 1 ended its worker 3 times .*batch_rows"):
+    with pytest.raises(ScoringError, match=r"shard 1 ended its worker 5 times .*batch_rows"):
         _select(class_stage, engine, deadly, tmp_path)
     engine.close()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from rayal.errors import PoolError
+from rayal.pool.formats import Reading
 from rayal.pool.recipes import (
     digits,
     fashion_mnist,
@@ -67,6 +68,7 @@ class RecipeSource:
 
     name: str
     source: str | None
+    reading: Reading = field(default_factory=Reading)
 
     @property
     def defaults(self) -> RecipeDefaults:
@@ -79,6 +81,11 @@ class RecipeSource:
         return {"source": PREFIX + self.name, "origin": RECIPES[self.name].origin(self.source)}
 
     @property
+    def sample(self) -> str:
+        """What tells contents apart wherever they lie."""
+        return RECIPES[self.name].origin(self.source)
+
+    @property
     def num_rows(self) -> int | None:
         """How many rows there are, where it is known before."""
         return RECIPES[self.name].NUM_ROWS
@@ -87,7 +94,9 @@ class RecipeSource:
         """Gives the rows in their order."""
         row = 0
         for batch in RECIPES[self.name].read(self.source):
-            yield Piece(PREFIX + self.name, row, batch)
+            self.reading.check(batch.schema.names)
+            rows = batch.select(self.reading.kept(batch.schema.names))
+            yield Piece(PREFIX + self.name, row, rows)
             row += batch.num_rows
 
 

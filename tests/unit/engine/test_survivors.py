@@ -125,3 +125,22 @@ def test_taken_rows_are_found_in_any_batch(num_taken):
         expected = {at: place[one] for at, one in enumerate(batch.tolist()) if one in place}
         assert found == expected
         assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a changed byte", "an empty file", "no end"])
+def test_survivors_that_a_power_cut_damaged_are_made_again(tmp_path, damage):
+    rows = Rows(np.arange(50), np.linspace(0, 1, 50), {})
+    report = ShardReport(0, 50, 50, 50, 0, sketch(rows.scores, rows.ids, 10))
+    survivors.write(str(tmp_path), report, rows, rows)
+    path = survivors.path_of(str(tmp_path), 0)
+    whole = path.read_bytes()
+    assert survivors.read_report(str(tmp_path), 0).num_kept == 50
+    half = len(whole) // 2
+    changed = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    path.write_bytes(
+        {"cut short": whole[:half], "a changed byte": changed, "an empty file": b"",
+         "no end": whole[:-10]}[damage]
+    )  # fmt: skip
+    assert survivors.read_report(str(tmp_path), 0) is None
+    survivors.write(str(tmp_path), report, rows, rows)
+    assert path.read_bytes() == whole

@@ -148,6 +148,28 @@ def test_a_score_that_is_not_finite_names_shard_scorer_and_row(tmp_path, class_p
     assert not list((tmp_path / "pass").iterdir())  # nothing half-written
 
 
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda scores_N: scores_N[:, None], r"Tensor of shape \(64, 1\)"),
+        (lambda scores_N: scores_N[1:], r"Tensor of shape \(63,\)"),
+        (lambda scores_N: scores_N.mean(), r"Tensor of shape \(\)"),
+        (lambda scores_N: scores_N.numpy(), r"ndarray of shape \(64,\)"),
+        (lambda scores_N: None, "NoneType"),
+    ],
+)
+def test_a_scorer_owes_one_number_a_row(tmp_path, class_pool, answer, found):
+    class Odd(First):
+        def score(self, outputs, keys):
+            return answer(super().score(outputs, keys))
+
+    with pytest.raises(ScoringError, match=rf"^Odd gave {found} for 64 rows .* shape \(64,\); "):
+        Worker(class_pool, Doubling()).score(
+            class_pool.shards[0], _scoring(tmp_path, 20, Odd()), None
+        )
+    assert not list((tmp_path / "pass").iterdir())
+
+
 def test_a_taken_row_may_have_a_score_that_is_not_finite(tmp_path, class_pool):
     ids, _ = _everything(class_pool)
     odd = int(ids[class_pool.shards[0].num_rows + 3])  # in the second shard: there is a cut by then

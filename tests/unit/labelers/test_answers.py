@@ -138,7 +138,7 @@ def test_what_leaves_can_come_back_with_labels_added(tmp_path):
             objects = [json.loads(line) for line in part.splitlines()]
             labelled = zip(objects, ("cat", "dog"), strict=True)
             text = "\n".join(json.dumps(one | {"label": label}) for one, label in labelled)
-        (tmp_path / format / "in").mkdir()
+        (tmp_path / format / "in").mkdir(exist_ok=True)
         (tmp_path / format / "in" / f"done.{format}").write_text(text, newline="")
         assert values(labeler.fetch(order, "")[0]) == [(5, "cat"), (6, "dog")]
 
@@ -195,7 +195,7 @@ def test_a_wrong_line_is_named_and_nothing_is_lost(tmp_path, line, what):
         (Vocabulary("multilabel", ("a",)), ["a", "z"], "label 'z' is outside the vocabulary ('a')"),
         (Vocabulary("class", (0, 1)), True, "label True is outside the vocabulary (0, 1)"),
         (Vocabulary("class", tuple(range(20))), 99, "... (20 classes))"),
-        (Vocabulary("class", (1, "1")), "1.0", "label '1.0' is outside the vocabulary (1, '1')"),
+        (Vocabulary("class", (1, 2)), "1.0", "label '1.0' is outside the vocabulary (1, 2)"),
     ],
 )
 def test_labels_outside_the_vocabulary(tmp_path, vocabulary, label, what):

@@ -3,8 +3,12 @@
 import base64
 import csv
 import datetime
+import decimal
+import errno
 import hashlib
+import io
 import json
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +17,7 @@ import pytest
 from rayal import storage
 from rayal.columns import vector_field
 from rayal.errors import ConfigError, LabelError
+from rayal.labelers import payload
 from rayal.labelers.file_drop import FileDrop
 from rayal.types import Ack, Order, Vocabulary
 
@@ -173,7 +178,7 @@ def test_cancel_marks_and_erase_takes_out(tmp_path, monkeypatch):
         # Placing it again does not bring the row back.
         assert ordered(drop(folder, format=format), batch()) == order
         assert (chunk / f"part-00000.{format}").read_bytes() == left
-        (folder / "in").mkdir()
+        (folder / "in").mkdir(exist_ok=True)
         (folder / "in/a.jsonl").write_text(
             '{"sample_id": 10, "label": "cat"}\n{"source_id": "s0", "label": "cat"}\n'
             '{"sample_id": 11, "label": "dog"}\n'
@@ -232,3 +237,114 @@ def test_an_outbox_that_lost_a_file_is_said(tmp_path):
     (tmp_path / "out/b0-0000/manifest.json").unlink()
     with pytest.raises(LabelError, match="chunk b0-0000 has no manifest"):
         drop(tmp_path).status(order)
+
+
+def schema_with(**types):
+    return pa.schema({"sample_id": pa.int64(), "source_id": pa.string(), **types})
+
+
+def test_a_column_that_is_not_there_is_refused_before_an_order():
+    schema = schema_with(text=pa.string())
+    with pytest.raises(ConfigError) as error:
+        FileDrop(columns=["text", "foo"]).check(schema)
+    assert "is to send foo, which the batch does not have" in str(error.value)
+    assert "(it has: sample_id, source_id, text, rank, score" in str(error.value)
+    assert "correct labeler.columns" in str(error.value)
+    FileDrop(columns=["text", "score"]).check(schema)
+    with pytest.raises(ConfigError, match=r"labeler.columns is 'text'; give a list: \[text\]"):
+        FileDrop(columns="text")
+
+
+FORMLESS = [
+    pa.duration("s"),
+    pa.list_(pa.duration("ms")),
+    pa.struct({"a": pa.int64(), "b": pa.map_(pa.string(), pa.duration("s"))}),
+]
+
+
+@pytest.mark.parametrize("kind", FORMLESS)
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_column_without_a_form_is_refused_before_an_order(kind, format):
+    schema = schema_with(text=pa.string(), took=kind, day=pa.date32())
+    with pytest.raises(ConfigError) as error:
+        FileDrop(format=format).check(schema)
+    assert "cannot write column 'took', which is " in str(error.value)
+    assert "'labeler.columns=[text, day]'" in str(error.value)
+    FileDrop(format=format, columns=["text", "day"]).check(schema)
+    with pytest.raises(LabelError):  # nor can it be written
+        payload.encode(pa.table({"took": pa.array([sample(kind)], kind)}), ["took"], format)
+
+
+def sample(kind):
+    minute = datetime.timedelta(minutes=1)
+    if pa.types.is_list(kind):
+        return pa.scalar([minute], kind)
+    if pa.types.is_struct(kind):
+        return pa.scalar({"a": 1, "b": [("x", minute)]}, kind)
+    return pa.scalar(minute, kind)
+
+
+FORMS = [
+    (pa.decimal128(6, 2), decimal.Decimal("12.50"), "12.50", "12.50"),
+    (pa.list_(pa.binary()), [b"a"], ["YQ=="], '["YQ=="]'),
+    (
+        pa.struct({"a": pa.list_(pa.decimal128(3, 1))}),
+        {"a": [decimal.Decimal("0.5")]},
+        {"a": ["0.5"]},
+        '{"a": ["0.5"]}',
+    ),
+    (pa.map_(pa.string(), pa.date32()), [("x", datetime.date(2026, 1, 2))], [["x", "2026-01-02"]],
+     '[["x", "2026-01-02"]]'),
+    (pa.dictionary(pa.int8(), pa.string()), "red", "red", "red"),
+    (pa.time32("s"), datetime.time(12, 30), "12:30:00", "12:30:00"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "in_json", "in_csv"), FORMS)
+def test_a_column_that_passes_the_check_can_be_written(kind, value, in_json, in_csv):
+    FileDrop().check(schema_with(extra=kind))
+    rows = pa.table({"sample_id": [1, 2], "extra": pa.array([value, None], kind)})
+    lines = payload.encode(rows, rows.schema.names, "jsonl").decode().splitlines()
+    assert [json.loads(line)["extra"] for line in lines] == [in_json, None]
+    text = payload.encode(rows, rows.schema.names, "csv").decode()
+    assert [row["extra"] for row in csv.DictReader(io.StringIO(text))] == [in_csv, ""]
+
+
+def test_folders_that_cannot_be_told_apart(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    for outbox, inbox in (("one", "one"), ("one", "one/../link"), ("one/out", "one")):
+        labeler = FileDrop(str(tmp_path / outbox), str(tmp_path / inbox))
+        with pytest.raises(ConfigError, match=r"outbox=.* lies in labeler.inbox=.*two folders"):
+            labeler.bind(None, None, str(tmp_path))
+    for outbox, inbox in ((str(tmp_path / "inbox"), None), (None, str(tmp_path))):
+        with pytest.raises(ConfigError, match="lies in"):
+            FileDrop(outbox, inbox).bind(None, None, str(tmp_path))
+    FileDrop(str(tmp_path / "one"), str(tmp_path / "one/in")).bind(None, None, str(tmp_path))
+
+
+def test_folders_that_cannot_be_made_or_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        path = str(tmp_path / place)
+        with pytest.raises(ConfigError, match=r"labeler.outbox=.*file.* cannot be written \("):
+            FileDrop(outbox=path).bind(None, None, str(tmp_path))
+        with pytest.raises(ConfigError, match=r"labeler.inbox=.*file.* cannot be read \("):
+            FileDrop(inbox=path).bind(None, None, str(tmp_path))
+    labeler = drop(tmp_path)
+    assert tree(tmp_path) == {"file": b""}
+
+    def refused(dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    with pytest.raises(ConfigError, match=r"out cannot be written \(Permission denied\)"):
+        labeler.bind(None, None, str(tmp_path))
+
+
+def test_folders_below_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    labeler = FileDrop("~/to", "~/from")
+    labeler.bind(None, None, str(tmp_path / "run"))
+    ordered(labeler, batch())
+    assert (tmp_path / "to/b0-0000/manifest.json").exists()
+    assert (tmp_path / "from").is_dir()

@@ -1,5 +1,6 @@
 """The oracle: its answers, its noise, its delays; restarts in between."""
 
+import itertools
 import json
 
 import numpy as np
@@ -35,13 +36,14 @@ def ordered(oracle, ids, job_id="b0"):
     return Order(job_id, tuple(acks), len(ids))
 
 
-def drained(oracle, order, cursor=""):
-    parts = []
-    while True:
-        events, cursor = oracle.fetch(order, cursor)
-        if not events:
-            return parts
-        parts.append(events)
+def polled(oracle, order, cursor=""):
+    """Gives what one poll finds, as the loop asks: until the cursor stands still."""
+    found, more = [], True
+    while more:
+        events, after = oracle.fetch(order, cursor)
+        found += events
+        cursor, more = after, after != cursor
+    return found
 
 
 def test_it_reveals_the_labels(tmp_path):
@@ -50,7 +52,7 @@ def test_it_reveals_the_labels(tmp_path):
     order = ordered(oracle, ids)
     assert [(ack.key, ack.num_rows) for ack in order.chunks] == [("b0-0000", 4), ("b0-0001", 2)]
     assert oracle.plan("b0", ids_table(ids))[1].cost_minor == 6
-    (events,) = drained(oracle, order)
+    events = polled(oracle, order)
     assert {event.sample_id: event.value for event in events} == dict(
         zip(ids, truth(ids), strict=True)
     )
@@ -65,10 +67,10 @@ def test_it_reveals_the_labels(tmp_path):
 @pytest.mark.parametrize("noise", [0.1, 0.5, 1.0])
 def test_class_noise_flips_that_share_to_any_other_class(tmp_path, noise):
     ids = np.arange(20_000)
-    answers = bound(tmp_path, noise=noise, seed=3)._answers("k", ids)
-    assert bound(tmp_path, noise=noise, seed=4)._answers("k", ids) != answers
+    answers = bound(tmp_path, noise=noise, seed=3)._answers(ids)
+    assert bound(tmp_path, noise=noise, seed=4)._answers(ids) != answers
     some = np.random.default_rng(0).permutation(ids)[:500]
-    again = bound(tmp_path, noise=noise, seed=3)._answers("k", some)
+    again = bound(tmp_path, noise=noise, seed=3)._answers(some)
     assert again == [answers[i] for i in some]  # a function of the id alone
     places = CLASSES.encode(answers).astype(int)
     wrong = places != ids % 4
@@ -80,12 +82,12 @@ def test_class_noise_flips_that_share_to_any_other_class(tmp_path, noise):
 def test_number_and_multilabel_noise(tmp_path):
     ids = np.arange(20_000)
     number = bound(tmp_path, lambda ids: ids * 1.0, Vocabulary("number"), noise=2.0)
-    errors = np.asarray(number._answers("k", ids)) - ids
+    errors = np.asarray(number._answers(ids)) - ids
     assert abs(errors.std() - 2.0) < 0.04
     assert abs(errors.mean()) < 0.05
     tags = Vocabulary("multilabel", ("x", "y"))
     multi = bound(tmp_path, lambda ids: [["x"] for _ in ids], tags, noise=0.2)
-    found = tags.encode(multi._answers("k", ids))
+    found = tags.encode(multi._answers(ids))
     assert np.abs(found.mean(axis=0) - [0.8, 0.2]).max() < 0.01
     assert abs(np.corrcoef(found.T)[0, 1]) < 0.03
 
@@ -94,8 +96,8 @@ def test_without_noise_answers_are_plain_values(tmp_path):
     numbers = bound(tmp_path, lambda ids: [np.float64(0.5)] * len(ids), Vocabulary("number"))
     lists = bound(tmp_path, lambda ids: [np.array(["x"])] * len(ids), Vocabulary("multilabel", "x"))
     for oracle, value in ((numbers, 0.5), (lists, ["x"])):
-        assert oracle._answers("k", np.arange(2)) == [value, value]
-        json.dumps(oracle._answers("k", np.arange(2)))
+        assert oracle._answers(np.arange(2)) == [value, value]
+        json.dumps(oracle._answers(np.arange(2)))
 
 
 def test_latency_goes_on_over_a_restart(tmp_path, monkeypatch):
@@ -114,15 +116,50 @@ def test_latency_goes_on_over_a_restart(tmp_path, monkeypatch):
     assert oracle.fetch(order, "")[0] == events
 
 
-def test_partial_answers_all_come_in_the_end(tmp_path):
+def test_each_poll_brings_one_part_more_until_all_are_there(tmp_path):
     ids = list(range(100, 140))
-    order = ordered(bound(tmp_path, partial_share=0.5, rows_per_chunk=30), ids)
-    parts = drained(bound(tmp_path, partial_share=0.5, rows_per_chunk=30), order)
-    assert [len(part) for part in parts] == [15 + 5, 8 + 3, 4 + 1, 2 + 1, 1]
-    everything = [event.sample_id for part in parts for event in part]
-    assert sorted(everything) == ids
-    assert everything[:15] != ids[:15]
-    assert parts == drained(bound(tmp_path, partial_share=0.5), order)
+    settings = {"partial_share": 0.5, "rows_per_chunk": 30, "price_minor": 2}
+    order = ordered(bound(tmp_path, **settings), ids)
+    polls = []
+    for num_out in (15 + 5, 23 + 8, 27 + 9, 29 + 10, 40, 40):
+        oracle = bound(tmp_path, **settings)  # another process each time
+        assert oracle.status(order).num_done == num_out
+        polls.append(polled(oracle, order))
+        assert len({event.sample_id for event in polls[-1]}) == len(polls[-1]) == num_out
+    assert {event.sample_id for event in polls[0]} != {*ids[:15], *ids[30:35]}
+    for before, after in itertools.pairwise(polls):
+        assert all(event in after for event in before)
+    whole = bound(tmp_path / "whole", rows_per_chunk=30, price_minor=2)
+    (tmp_path / "whole").mkdir()
+    everything = polled(whole, ordered(whole, ids))
+    assert _without_times(everything) == _without_times(polls[-1])
+
+
+def _without_times(events):
+    return sorted((e.sample_id, e.value, e.event_id, e.annotator, e.cost_minor) for e in events)
+
+
+def test_a_poll_goes_on_behind_a_cursor_that_was_kept(tmp_path):
+    oracle = bound(tmp_path, partial_share=0.5)
+    order = ordered(oracle, list(range(8)))
+    first, cursor = oracle.fetch(order, "")
+    assert (len(first), oracle.fetch(order, "")[0]) == (4, first)  # not asked to its end
+    assert oracle.fetch(order, cursor) == ([], cursor)
+    second, cursor = oracle.fetch(order, cursor)
+    assert len({event.sample_id for event in first + second}) == 6
+    assert oracle.fetch(order, "")[0] == first + second
+
+
+def test_no_part_comes_before_the_latency_is_over(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "time", lambda: clock[0])
+    oracle = bound(tmp_path, partial_share=0.5, latency_s=10.0)
+    order = ordered(oracle, [1, 2, 3, 4])
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert polled(oracle, order) == polled(oracle, order) == []
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+    clock[0] = 10.0
+    assert [len(polled(oracle, order)) for _ in range(4)] == [2, 3, 4, 4]
 
 
 def test_a_chunk_is_placed_once(tmp_path, monkeypatch):
@@ -142,30 +179,54 @@ def test_a_chunk_is_placed_once(tmp_path, monkeypatch):
         oracle.submit(other, ids_table([1, 3]))
 
 
-def test_a_sample_without_a_label_is_refused_before_it_is_ordered(tmp_path):
-    oracle = bound(tmp_path, lambda ids: [None if i == 5 else "ant" for i in ids])
-    with pytest.raises(LabelError, match=r"no label for 1 of 3 samples \(first sample_id 5\)"):
-        ordered(oracle, [4, 5, 6])
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_sample_without_a_label_is_answered_by_a_refusal(tmp_path, noise):
+    """One that costs nothing, and says nothing of the others: their noise is the same."""
+    ids = list(range(30))
+    whole = bound(tmp_path, noise=noise, price_minor=7)
+    known = polled(whole, ordered(whole, ids))
+    oracle = bound(
+        tmp_path,
+        lambda ids: [None if i % 10 == 5 else x for i, x in zip(ids, truth(ids), strict=True)],
+        noise=noise,
+        price_minor=7,
+    )
+    order = ordered(oracle, ids, "b1")
+    for event, other in zip(polled(oracle, order), known, strict=True):
+        refused = event.sample_id % 10 == 5
+        assert (event.sample_id, event.event_id) == (other.sample_id, other.event_id)
+        assert event.value == (None if refused else other.value)
+        assert event.cost_minor == (0 if refused else 7)
+    assert oracle.status(order).num_done == 30
 
 
-def test_cancel_and_erase(tmp_path, monkeypatch):
+def test_where_no_label_is_known_all_are_refused(tmp_path):
+    oracle = bound(tmp_path, lambda ids: [None] * len(ids), noise=0.5)
+    assert [event.value for event in polled(oracle, ordered(oracle, [4, 5]))] == [None, None]
+
+
+def test_cancel_takes_back_what_is_not_there_yet(tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(module.time, "time", lambda: clock[0])
     oracle = bound(tmp_path, latency_s=10.0, partial_share=0.5)
     early, late = ordered(oracle, [1, 2, 3, 4], "a"), ordered(oracle, [5], "b")
     oracle.cancel(late)
     clock[0] = 20.0
-    oracle.cancel(early)  # its answers are there, and stay
-    assert drained(oracle, late) == []
-    first, cursor = oracle.fetch(early, "")
-    oracle.erase(early, np.array([first[0].sample_id, 3]))
-    text = (tmp_path / "a-0000.json").read_text()
-    assert json.loads(text)["values"].count(None) == len({first[0].sample_id, 3})
-    rest = drained(oracle, early, cursor)
-    wanted = {1, 2, 3, 4} - {event.sample_id for event in first} - {3}
-    assert {event.sample_id for part in rest for event in part} == wanted
-    assert oracle.fetch(early, "")[0] == [one for one in first[1:] if one.sample_id != 3]
+    first = polled(oracle, early)
+    oracle.cancel(early)
+    for _ in range(2):
+        assert polled(oracle, late) == []
+        assert len(polled(oracle, early)) == len(first) + 1 == 3  # the part that had come meanwhile
+
+
+def test_erase(tmp_path):
+    oracle = bound(tmp_path, lambda ids: [None if i == 4 else "ant" for i in ids])
+    order = ordered(oracle, [1, 2, 3, 4], "a")
+    oracle.erase(order, np.array([2]))
+    oracle.erase(order, np.array([4, 2, 99]))
+    placed = json.loads((tmp_path / "a-0000.json").read_text())
+    assert (placed["values"], placed["erased"]) == (["ant", None, "ant", None], [2, 4])
+    assert sorted(event.sample_id for event in polled(oracle, order)) == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,9 @@ def test_start_run_refuses_changes_and_lists_the_keys(tmp_path):
     with Ledger.open(url(tmp_path), "run", writer=True) as ledger:
         first = ledger.start_run({"seed": 1, "num_rounds": 2, "engine": {"x": 1}})
         assert (first.state, first.config["seed"]) == ("running", 1)
+        assert ledger.start_run({"seed": 5}).config == {"seed": 5}  # nothing depends on it yet
+        ledger.start_run({"seed": 1, "num_rounds": 2, "engine": {"x": 1}})
+        ledger.once(0, "step", lambda: 1)
         allowed = {"may_change": ("engine.",), "may_grow": ("num_rounds",)}
         grown = ledger.start_run({"seed": 1, "num_rounds": 3, "engine": {"x": 2}}, **allowed)
         assert grown.config == {"seed": 1, "num_rounds": 3, "engine": {"x": 2}}

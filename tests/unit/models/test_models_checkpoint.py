@@ -3,6 +3,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,14 +136,66 @@ def test_unreadable_checkpoints_are_refused(tmp_path: Path) -> None:
 
 def test_what_a_forward_gives_is_checked() -> None:
     logits = torch.zeros(2, 3)
-    assert split_outputs(logits)[1] is None
-    assert split_outputs((logits, logits))[1] is logits
-    for wrong in (torch.zeros(2), {"logits": logits}, (logits, torch.zeros(2, 3, 4))):
-        with pytest.raises(ConfigError, match=r"expected a \(N, C\) tensor of logits"):
-            split_outputs(wrong)
+    assert split_outputs(logits, 2, 3)[1] is None
+    assert split_outputs((logits, logits), 2, 3)[1] is logits
+    for wrong, what in (
+        (torch.zeros(2), r"logits as Tensor \(2,\)"),
+        ({"logits": logits}, "logits as dict"),
+        ((logits, torch.zeros(2, 3, 4)), r"embeds as Tensor \(2, 3, 4\)"),
+        (torch.zeros(3, 3), r"logits as Tensor \(3, 3\)"),
+        ((logits, torch.zeros(1, 4)), r"embeds as Tensor \(1, 4\)"),
+    ):
+        with pytest.raises(
+            ConfigError, match=f"gave {what} for 2 rows, expected a \\(2, 3\\) tensor of logits"
+        ):
+            split_outputs(wrong, 2, 3)
+    with pytest.raises(
+        ConfigError, match=r"gives 3 outputs a row, expected 2, one a class \('no', 'yes'\); let"
+    ):
+        split_outputs(logits, 2, 2, ("no", "yes"))
+    with pytest.raises(ConfigError, match="3 outputs a row, expected 1, one a number to predict"):
+        split_outputs((logits, logits), 2, 1)
     with pytest.raises(ConfigError, match=r"model\.module gave a list"):
         Model(list, Vector()).build(2, 2)
     with pytest.raises(ConfigError, match=r"model\.kind is 'klass'"):
         Model(MLP, Vector(), "klass")
     with pytest.raises(ConfigError, match="MLP got no hidden layer"):
         MLP(2, 2, hidden=())
+
+
+class Odd(nn.Module):
+    """Has a layer without a width yet, or fails while it is built."""
+
+    def __init__(self, lazy: bool) -> None:
+        super().__init__()
+        if not lazy:
+            raise KeyError("no such weights")
+        self.body = nn.LazyLinear(3)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (functools.partial(MLP, hidden=[8, -3]), r"MLP got hidden\[1\]=-3, expected 1 or more"),
+        (functools.partial(MLP, dropout=1.5), r"MLP got dropout=1\.5, expected a share from 0 to"),
+        (functools.partial(MLP, dropout=float("nan")), "MLP got dropout=nan, expected a share"),
+        (functools.partial(NgramBag, width=0), "NgramBag got width=0, expected 1 or more"),
+        (functools.partial(NgramBag, hidden=-1), "NgramBag got hidden=-1, expected 1 or more"),
+        (functools.partial(NgramBag, dropout=-0.1), r"NgramBag got dropout=-0\.1"),
+        (functools.partial(SmallCnn, channels=0), "SmallCnn got channels=0, expected 1 or more"),
+        (functools.partial(SmallCnn, dropout=1.0), r"SmallCnn got dropout=1\.0, expected a share"),
+        (
+            functools.partial(nn.Linear, -3, 2),
+            r"cannot be built for num_outputs=2 and num_inputs=3: RuntimeError: .*negative dim",
+        ),
+        (
+            functools.partial(Odd, False),
+            r"KeyError: 'no such weights' \(test_models_check.*:\d+\);",
+        ),
+        (functools.partial(Odd, True), r"has a lazy layer \('body\.weight' has no shape yet\)"),
+        (functools.partial(MLP, width=3), r"cannot be built for .*unexpected keyword argument"),
+    ],
+)
+def test_a_module_that_cannot_be_built_is_one_clear_error(module: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Model(module, Vector()).build(2, 3)

@@ -16,7 +16,6 @@ from rayal.columns import vector_shape, vectors
 from rayal.errors import ConfigError, PoolError
 from rayal.keys import salt, uniform
 from rayal.pool import Pool, ingest
-from rayal.storage import atomic_path
 
 
 def _source(folder: Path, num_rows: int = 1000, files: int = 3) -> pa.Table:
@@ -299,11 +298,3 @@ def test_arguments_out_of_range(tmp_path: Path, options: dict, message: str) -> 
     _source(tmp_path / "in")
     with pytest.raises(ConfigError, match=message):
         ingest(str(tmp_path / "in"), str(tmp_path / "pool"), **options)
-
-
-def test_atomic_path_is_what_ingest_relies_on(tmp_path: Path) -> None:
-    (tmp_path / "pool").mkdir()  # an empty folder is no obstacle
-    with atomic_path(tmp_path / "pool") as temporary:
-        temporary.mkdir()
-        (temporary / "x").write_text("1")
-    assert (tmp_path / "pool" / "x").exists()

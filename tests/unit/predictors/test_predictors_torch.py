@@ -19,7 +19,8 @@ from rayal.models.transforms.ngrams import Ngrams
 from rayal.models.transforms.vector import Vector
 from rayal.predictors.dropout_draws import FixedDropout, fix_dropout
 from rayal.predictors.torch_predictor import TorchPredictor, softmax
-from rayal.types import Checkpoint, Kind
+from rayal.scorers.predictive_variance import PredictiveVariance
+from rayal.types import Checkpoint, Kind, Vocabulary
 
 WIDTH, OUTPUTS, HIDDEN = 3, 4, 5
 
@@ -116,11 +117,28 @@ def test_multilabel_probs_are_sigmoids(tmp_path: Path) -> None:
 def test_a_regression_speaks_in_the_units_of_its_targets(tmp_path: Path) -> None:
     predictor, members = loaded(tmp_path, "number", num_members=2)
     outputs = predictor.predict(IDS, predictor.encode(rows(VALUES)), ("preds", "draws"))
-    each = [member(INPUTS)[0] * 3.0 + 2.0 for member in members]
+    each = [member(INPUTS)[0].double() * 3.0 + 2.0 for member in members]
     torch.testing.assert_close(outputs.draws, torch.stack(each, 1))
     torch.testing.assert_close(outputs.preds, (each[0] + each[1]) / 2)
-    with pytest.raises(NeedsError, match="output 'probs' was asked for; the checkpoint cannot"):
+    with pytest.raises(NeedsError, match="output 'probs' was asked for; the model cannot give"):
         predictor.predict(IDS, predictor.encode(rows(VALUES)), ("probs",))
+
+
+def test_predictions_of_large_numbers_keep_their_small_differences(tmp_path: Path) -> None:
+    model = Model(functools.partial(MLP, hidden=(HIDDEN,)), Vector(), "number")
+    made, members = checkpoint(tmp_path / "c", model, 3, mean=1e8, std=0.5)
+    predictor = TorchPredictor(model, device="cpu")
+    predictor.load(made, str(tmp_path / "c"), Keys(1, 0))
+    outputs = predictor.predict(IDS, predictor.encode(rows(VALUES)), ("preds", "draws"))
+    assert outputs.preds.dtype == outputs.draws.dtype == torch.float64
+    logits = torch.stack([member(INPUTS)[0].double() for member in members], 1)
+    torch.testing.assert_close((outputs.draws - 1e8) / 0.5, logits, rtol=0, atol=1e-6)
+    found = PredictiveVariance().score(outputs, Keys(1, 0))
+    wanted = (0.5 * logits).var(dim=1, correction=0).sum(dim=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
+    encoded = predictor.encode(rows(np.full((6, WIDTH), np.inf)))
+    blank = predictor.predict(IDS, encoded, ("preds", "draws"))
+    assert blank.preds.dtype == blank.draws.dtype == torch.float64
 
 
 def test_dropout_draws_use_one_mask_for_all_rows(tmp_path: Path) -> None:
@@ -176,7 +194,7 @@ def test_draws_without_a_source_are_refused(tmp_path: Path) -> None:
         loaded(tmp_path / "none", dropout=0.0, num_draws=2)
     with pytest.raises(NeedsError, match="'0' is AlphaDropout, which has no fixed masks"):
         fix_dropout(nn.Sequential(nn.AlphaDropout(0.5)), Keys(0, 0))
-    with pytest.raises(ConfigError, match="num_draws is 2, the checkpoint has 3 members"):
+    with pytest.raises(ConfigError, match="num_draws is 2, the ensemble has 3 members"):
         loaded(tmp_path / "both", num_members=3, dropout=0.5, num_draws=2)
 
 
@@ -271,3 +289,36 @@ def test_arguments_are_checked() -> None:
         TorchPredictor(model, dtype="half")
     with pytest.raises(NeedsError, match="call load before predict"):
         TorchPredictor(model).predict(IDS, None, ("probs",))
+    with pytest.raises(
+        ConfigError, match=r"predictor\.device is 'foo': .*; set it to auto, cpu or"
+    ):
+        TorchPredictor(model, device="foo")
+
+
+def test_a_device_that_is_not_there_is_refused_where_the_work_runs(tmp_path: Path) -> None:
+    model = Model(functools.partial(MLP, hidden=(HIDDEN,)), Vector())
+    made, _ = checkpoint(tmp_path / "c", model)
+    predictor = TorchPredictor(model, device="cuda:77")
+    broken = VALUES.copy()
+    broken[2] = np.nan
+    # What a driver asks needs neither a checkpoint nor the device.
+    looked = predictor.predict(IDS, predictor.encode(rows(broken)), ())
+    assert looked.rejected is not None
+    assert looked.rejected.tolist() == [False, False, True, False, False, False]
+    message = r"predictor\.device is 'cuda:77', but this process cannot compute on 'cuda:77' \("
+    with pytest.raises(ConfigError, match=message):
+        predictor.load(made, str(tmp_path / "c"), Keys(0, 0))
+    vocabulary = Vocabulary("class", tuple("abcd"))
+    with pytest.raises(ConfigError, match=message):
+        predictor.rehearse(rows(VALUES), ("probs",), vocabulary, 1, Keys(0, 0))
+
+
+def test_a_checkpoint_whose_module_now_gives_another_width_is_refused(tmp_path: Path) -> None:
+    model = Model(functools.partial(nn.Linear, WIDTH, OUTPUTS + 1), Vector())
+    made, _ = checkpoint(tmp_path / "c", model)
+    predictor = TorchPredictor(model)
+    predictor.load(made, str(tmp_path / "c"), Keys(0, 0))
+    with pytest.raises(
+        ConfigError, match=r"gives 5 outputs a row, expected 4, one a class \('a', 'b', 'c', 'd'\)"
+    ):
+        predictor.predict(IDS, predictor.encode(rows(VALUES)), ("probs",))

@@ -1,5 +1,6 @@
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from rayal.errors import ConfigError, NeedsError, ScoringError
 from rayal.keys import Keys
+from rayal.scorers.asked import scores_of
 from rayal.scorers.bald import Bald
 from rayal.scorers.consensus_kl import ConsensusKL
 from rayal.scorers.entropy import Entropy
@@ -24,8 +26,11 @@ KEYS = Keys(seed=3, round=2)
 OF_PROBS = [LeastConfidence(), Margin(), Entropy()]
 OF_MANY_LABELS = [LeastConfidence(True), Margin(True), Entropy(True)]
 OF_DRAWS = [VoteEntropy(), ConsensusKL(), MaxDisagreement(), Bald()]
+OF_MANY_DRAWS = [VoteEntropy(True), ConsensusKL(True), MaxDisagreement(True), Bald(True)]
 NOISY = [form(base, 2.0) for form in (Power, Softmax) for base in (*OF_PROBS, Bald())]
-EVERY = [Random(), *OF_PROBS, *OF_MANY_LABELS, *OF_DRAWS, *NOISY, PredictiveVariance()]
+EVERY = [
+    Random(), *OF_PROBS, *OF_MANY_LABELS, *OF_DRAWS, *OF_MANY_DRAWS, *NOISY, PredictiveVariance(),
+]  # fmt: skip
 
 
 def outputs(seed=0, n=64, k=5, c=7):
@@ -79,8 +84,12 @@ def test_sure_rows_are_worth_nothing():
         assert one(scorer, "probs", [[0.0, 1.0], [1.0000001, 0.0]]) == [0.0, 0.0]
     for scorer in OF_MANY_LABELS:
         assert one(scorer, "probs", [[0.0, 1.0], [1.0000001, 0.0]]) == [0.0, 0.0]
-    for scorer in OF_DRAWS:
+    for scorer in (*OF_DRAWS, *OF_MANY_DRAWS):
         assert one(scorer, "draws", [[[0.0, 1.0], [0.0, 1.0]]]) == [0.0]
+    for scorer in OF_MANY_DRAWS:
+        assert one(scorer, "draws", [[[0.0, 1.0000001], [0.0, 1.0]]]) == [
+            pytest.approx(0, abs=1e-6)
+        ]
 
 
 def test_numbers_by_hand():
@@ -122,9 +131,63 @@ def test_committees_by_hand():
     assert one(Bald(), "draws", draws) == pytest.approx(information)
 
 
+def test_committees_on_many_labels_by_hand():
+    draws = [
+        [[0.75, 0.25], [0.25, 0.5], [0.5, 0.875]],
+        [[1.0, 0.0], [0.0, 0.0], [1.0, 0.125]],
+        [[0.5, 0.25]] * 3,
+    ]
+
+    def binary(p):
+        return plain_entropy([p, 1 - p])
+
+    expected = []
+    for row in draws:
+        of_labels = []
+        for ps in zip(*row, strict=True):
+            mean = sum(ps) / 3
+            kls = [plain_kl([p, 1 - p], [mean, 1 - mean]) for p in ps]
+            yes = sum(p > 0.5 for p in ps) / 3
+            information = binary(mean) - sum(map(binary, ps)) / 3
+            of_labels.append([binary(yes), sum(kls) / 3, max(kls), information])
+        expected.append(np.mean(of_labels, axis=0))
+    assert expected[0][0] == pytest.approx(plain_entropy([1 / 3, 2 / 3]))  # 1/2 votes no
+    for column, scorer in enumerate(OF_MANY_DRAWS):
+        by_hand = [row[column] for row in expected]
+        assert one(scorer, "draws", draws) == pytest.approx(by_hand, abs=1e-15), scorer
+
+
+@pytest.mark.parametrize("scorer", [*OF_MANY_LABELS, *OF_MANY_DRAWS], ids=repr)
+def test_many_labels_are_the_mean_of_as_many_yes_or_no_questions(scorer):
+    gen = torch.Generator().manual_seed(5)
+    # Sixteenths, so that float32 holds 1 - p; and sure ones among them.
+    draws_NKC = torch.randint(0, 17, (50, 4, 3), generator=gen) / 16
+    out = Outputs(torch.arange(50), {"draws": draws_NKC, "probs": draws_NKC.mean(dim=1)})
+    plain = replace(scorer, multilabel=False)
+    of_labels = []
+    for place in range(3):
+        arrays = {
+            name: torch.stack((1 - array[..., place], array[..., place]), dim=-1)
+            for name, array in out.arrays.items()
+        }
+        of_labels.append(plain.score(Outputs(out.ids, arrays), KEYS))
+    expected = torch.stack(of_labels).mean(dim=0)
+    torch.testing.assert_close(scorer.score(out, KEYS), expected, rtol=1e-6, atol=1e-7)
+    assert expected.max() > 0
+
+
 def test_consensus_kl_and_bald_are_one_number():
     out = outputs(seed=4)
     torch.testing.assert_close(Bald().score(out, KEYS), ConsensusKL().score(out, KEYS))
+    torch.testing.assert_close(Bald(True).score(out, KEYS), ConsensusKL(True).score(out, KEYS))
+
+
+def test_a_scorer_that_nobody_told_of_the_labels_takes_them_for_classes():
+    out = outputs()
+    for scorer in (*OF_PROBS, *OF_DRAWS):
+        assert scorer.multilabel is None
+        told = replace(scorer, multilabel=False)
+        assert torch.equal(told.score(out, KEYS), scorer.score(out, KEYS))
 
 
 def test_predictive_variance_sums_over_targets():
@@ -205,5 +268,49 @@ def test_power_refuses_scores_below_zero():
 def test_nan_is_passed_on_for_the_engine_to_refuse():
     for scorer in (*OF_PROBS, *OF_MANY_LABELS):
         assert math.isnan(one(scorer, "probs", [[0.5, math.nan, 0.5]])[0])
-    for scorer in OF_DRAWS:
+    for scorer in (*OF_DRAWS, *OF_MANY_DRAWS):
         assert math.isnan(one(scorer, "draws", [[[0.5, math.nan], [0.5, 0.5]]])[0])
+
+
+@dataclass(frozen=True)
+class Answers:
+    answer: Any
+    needs = ()
+
+    def score(self, outputs, keys):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (torch.zeros(3, 1), r"Tensor of shape \(3, 1\)"),
+        (torch.zeros(2), r"Tensor of shape \(2,\)"),
+        (torch.tensor(0.5), r"Tensor of shape \(\)"),
+        (np.zeros(3), r"ndarray of shape \(3,\)"),
+        ([0.0, 1.0, 2.0], "list"),
+        (None, "NoneType"),
+    ],
+)
+def test_an_answer_that_is_not_a_number_a_row_is_refused(answer, found):
+    out = Outputs(torch.tensor([7, 8, 9]), {})
+    expected = (
+        rf"^Answers gave {found} for 3 rows \(first sample_id 7\), expected a torch.Tensor of "
+        r"shape \(3,\); mend its score\(\), which owes one number a row$"
+    )
+    for ask in (
+        lambda: scores_of(Answers(answer), out, KEYS),
+        lambda: Power(Answers(answer)).score(out, KEYS),
+        lambda: Softmax(Answers(answer)).score(out, KEYS),
+    ):
+        with pytest.raises(ScoringError, match=expected):
+            ask()
+
+
+def test_an_answer_of_another_precision_becomes_float64():
+    out = Outputs(torch.tensor([7, 8, 9]), {})
+    for dtype in (torch.float16, torch.int64, torch.bool):
+        scores = scores_of(Answers(torch.tensor([0, 1, 1], dtype=dtype)), out, KEYS)
+        assert scores.dtype == torch.float64
+        assert scores.tolist() == [0.0, 1.0, 1.0]
+    assert scores_of(Answers(torch.zeros(0)), Outputs(torch.arange(0), {}), KEYS).shape == (0,)

@@ -6,6 +6,7 @@ from rayal.errors import ScoringError
 from rayal.keys import Keys
 from rayal.neighbors import train_kmeans
 from rayal.selectors.cluster_margin import ClusterMargin
+from rayal.selectors.grid import Grid
 from rayal.selectors.kmeans import KMeans
 from rayal.selectors.sample import keyed_sample
 from rayal.selectors.turns import fill
@@ -141,9 +142,9 @@ def test_keyed_sample_is_of_ids_alone():
     chosen = np.argsort(draws)[:50]
     expected = everybody[chosen[np.argsort(world.ids[chosen])]]
     for num_slices in (1, 4):
-        sample = keyed_sample(world.sides(num_slices, 1), "embeds", 50, stream, first_step=0)
+        sample = keyed_sample(world.sides(num_slices, 1), Grid("embeds"), 50, stream, first_step=0)
         assert (sample == expected).all()
-    assert len(keyed_sample(world.sides(2), "embeds", 10_000, stream, first_step=0)) == 415
+    assert len(keyed_sample(world.sides(2), Grid("embeds"), 10_000, stream, first_step=0)) == 415
 
 
 @pytest.mark.parametrize("seed", range(30))

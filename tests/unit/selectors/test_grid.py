@@ -6,11 +6,12 @@ from rayal.errors import NeedsError, ScoringError
 from rayal.keys import Keys
 from rayal.selectors.badge import Badge
 from rayal.selectors.cluster_margin import ClusterMargin
-from rayal.selectors.grid import Grid, fit, labelled_centers, squared_distances, squared_norms
+from rayal.selectors.grid import Grid, fit, labelled_centers, squared_norms
 from rayal.selectors.gsx import GSx
 from rayal.selectors.igs import IGS
 from rayal.selectors.k_center import KCenter
 from rayal.selectors.kmeans import KMeans
+from rayal.selectors.nearest import squared_distances
 from rayal.types import Slice
 
 

@@ -41,13 +41,15 @@ class Losing(Slices):
 
 @pytest.mark.parametrize("selector", EVERY, ids=repr)
 @pytest.mark.parametrize("num_known", [0, 8])
-def test_lost_and_repeated_questions_change_nothing(selector, num_known):
+@pytest.mark.parametrize("farthest", [1.0, 1e6])
+def test_lost_and_repeated_questions_change_nothing(selector, num_known, farthest):
     rng = np.random.default_rng(num_known)
     features = {
         "embeds": rng.standard_normal((100, 4)).astype(np.float32),
         "probs": rng.dirichlet(np.ones(3), 100).astype(np.float32),
         "preds": rng.standard_normal((100, 1)).astype(np.float32),
     }
+    features["embeds"][40] *= farthest
     known = {name: rows[:num_known] for name, rows in features.items()}
     rows = cut(np.arange(100), rng.random(100), features, 4)
     before = labelled(np.arange(200, 200 + num_known), known, np.ones(num_known))

@@ -1,14 +1,23 @@
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 
+from rayal.errors import ConfigError
 from rayal.strategy import Strategy
 from rayal.types import OUTPUTS
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "strategy"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+FOR_NUMBERS = {"gsy", "igs", "predictive_variance"}
+FOR_ANY = {"gsx", "k_center", "kmeans", "random"}
+
+
+def build(name):
+    return instantiate(yaml.safe_load((CONF / f"{name}.yaml").read_text()), _convert_="all")
 
 
 def test_there_are_strategies():
@@ -17,7 +26,32 @@ def test_there_are_strategies():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_builds(name):
-    strategy = instantiate(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
+    strategy = build(name)
     assert isinstance(strategy, Strategy)
     assert set(strategy.needs_of_scorer) | set(strategy.selector.needs) <= set(OUTPUTS)
     assert strategy.keep(10) == (None if strategy.scorer is None else 100_000)
+
+
+@pytest.mark.parametrize("kind", ["class", "multilabel", "number"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_strategy_takes_or_refuses_a_kind_of_labels(name, kind):
+    strategy = build(name)
+    if name in FOR_ANY or (name in FOR_NUMBERS) == (kind == "number"):
+        told = strategy.for_kind(kind)
+        assert f"multilabel={kind != 'multilabel'}" not in repr(told)
+        assert "multilabel=None" not in repr(told)
+        return
+    with pytest.raises(ConfigError, match=f"these are of kind {kind}; take strategy=") as refused:
+        strategy.for_kind(kind)
+    offered = re.search("strategy=(.*), or ingest", str(refused.value))[1]
+    for other in re.split(", | or ", offered):
+        build(other).for_kind(kind)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_selector_may_be_told_is_listed_with_its_default(name):
+    """`strategy.selector.feature=x` needs no `+`. Not so `multilabel`: the labels decide it."""
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())["selector"]
+    parameters = inspect.signature(get_class(node.pop("_target_"))).parameters
+    defaults = {key: one.default for key, one in parameters.items() if key != "multilabel"}
+    assert node == defaults

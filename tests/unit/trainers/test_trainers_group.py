@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch import distributed
+from torch import distributed, nn
 
-from rayal.errors import LabelError, TrainingError
+from rayal.errors import ConfigError, LabelError, TrainingError
 from rayal.keys import Keys
 from rayal.models.checkpoint import load
 from rayal.models.model import Model
@@ -41,7 +41,7 @@ def misbehave(how: str, group: Group) -> None:
         if how == "error":
             raise LabelError("label 7 is odd; make it even")
         if how == "raise":
-            raise ValueError("a bug, say")
+            raise ValueError("a bug, say\nand much more of it")
         if how == "sleep":
             time.sleep(60)
     distributed.barrier()
@@ -57,7 +57,10 @@ def test_a_dead_rank_an_error_and_a_late_rank_end_the_group() -> None:
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"of 2 ended with exit code \d+.*its last line: "):
         run_group(2, misbehave, "exit")
-    with pytest.raises(TrainingError, match=r"ended with exit code 1; its last line: "):
+    with pytest.raises(
+        TrainingError,
+        match=r"^rank 1 of 2 failed with ValueError: a bug, say \(test_trainers_group\.py:\d+\)$",
+    ):
         run_group(2, misbehave, "raise")
     with pytest.raises(LabelError, match="label 7 is odd"):
         run_group(2, misbehave, "error")
@@ -101,17 +104,21 @@ def _runs(pid: int) -> bool:
     return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def test_two_ranks_fit_the_model_of_one_up_to_rounding_and_the_same_twice(tmp_path: Path) -> None:
+def labels_of(num_rows: int) -> pa.Table:
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(33, 3)).astype(np.float32)  # minibatches of 4 and 5: uneven parts
-    labels = pa.table(
+    inputs = rng.normal(size=(num_rows, 3)).astype(np.float32)
+    return pa.table(
         {
-            "sample_id": np.arange(33),
+            "sample_id": np.arange(num_rows),
             "label": ["ab"[int(row.sum() > 0)] for row in inputs],
-            "weight": rng.uniform(0.5, 2, 33),
+            "weight": rng.uniform(0.5, 2, num_rows),
             **{f"x{at}": inputs[:, at] for at in range(3)},
         }
     )
+
+
+def test_two_ranks_fit_the_model_of_one_up_to_rounding_and_the_same_twice(tmp_path: Path) -> None:
+    labels = labels_of(33)  # minibatches of 4 and 5: uneven parts
     model = Model(Linear, Vector(column=("x0", "x1", "x2")))
     trainer = Supervised(
         model, epochs=3, min_steps=0, rows_per_step=5, learning_rate=0.05, num_members=2,
@@ -127,3 +134,44 @@ def test_two_ranks_fit_the_model_of_one_up_to_rounding_and_the_same_twice(tmp_pa
         load(model, tmp_path / "1")[1], load(model, tmp_path / "alone")[1], strict=True
     ):
         torch.testing.assert_close(two.output.weight, one.output.weight, atol=1e-5, rtol=1e-4)
+
+
+class Branched(nn.Module):
+    """The loss reaches neither `spare` nor the second half of the embeds."""
+
+    def __init__(self, num_outputs: int, num_inputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(num_inputs, 4), nn.Dropout(0.5))
+        self.norm, self.spare = nn.BatchNorm1d(4), nn.Linear(num_inputs, 4)
+        self.output = nn.Linear(4, num_outputs)
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.norm(self.body(inputs))
+        return self.output(hidden), torch.cat([hidden, self.spare(inputs)], dim=1)
+
+
+def test_two_ranks_train_a_module_with_a_parameter_that_the_loss_does_not_reach(
+    tmp_path: Path,
+) -> None:
+    model = Model(Branched, Vector(column=("x0", "x1", "x2")))
+    trainer = Supervised(
+        model, epochs=3, min_steps=0, rows_per_step=16, learning_rate=0.05, weight_decay=0.1,
+        num_workers=2,
+    )  # fmt: skip
+    call = (labels_of(48), Vocabulary("class", ("a", "b")), None)
+    keys = Keys(0, 0)
+    run_group(2, trainer.fit, *call, str(tmp_path / "two"), keys)
+    _, (fitted,) = load(model, tmp_path / "two")
+    begun = model.build_member(call[1], 3, 0, keys)
+    assert torch.equal(fitted.spare.weight, begun.spare.weight)
+    assert not torch.equal(fitted.output.weight, begun.output.weight)
+    # The look for such parameters left no trace in the running means.
+    assert fitted.norm.num_batches_tracked == 9
+
+
+def test_fewer_gpus_than_ranks_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        ConfigError, match=r"num_workers is 2, but this machine has 1 GPUs that torch can use"
+    ):
+        run_group(2, report, "", use_gpu=True)

@@ -1,73 +1,26 @@
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from snapshots import ABC, NUMBER, blobs, fit, linear, snapshot, vectors
 from torch import nn
 from torch.nn import functional
 
-from rayal.columns import vector_field
 from rayal.errors import ConfigError, TrainingError
 from rayal.keys import Keys
 from rayal.models.checkpoint import load, read_description
 from rayal.models.model import Model
-from rayal.models.modules import MLP, Linear, NgramBag
+from rayal.models.modules import MLP, NgramBag
 from rayal.models.transforms.ngrams import Ngrams
 from rayal.models.transforms.vector import Vector
 from rayal.trainers.examples import split
-from rayal.trainers.group import Alone
 from rayal.trainers.losses import class_weight_of
 from rayal.trainers.supervised import Supervised
-from rayal.types import Checkpoint, Vocabulary
-
-ABC = Vocabulary("class", ("a", "b", "c"))
-NUMBER = Vocabulary("number")
-
-
-def snapshot(
-    inputs: np.ndarray, labels: list[object], weights: np.ndarray | None = None
-) -> pa.Table:
-    inputs = inputs.astype(np.float32)
-    field = vector_field("embedding", inputs.dtype, inputs.shape[1])
-    columns = [
-        pa.array(np.arange(len(inputs), dtype=np.int64) * 7),
-        pa.array(labels),
-        pa.array([row.tobytes() for row in inputs], field.type),
-    ]
-    fields = [pa.field("sample_id", pa.int64()), pa.field("label", columns[1].type), field]
-    if weights is not None:
-        columns.append(pa.array(weights))
-        fields.append(pa.field("weight", pa.float64()))
-    return pa.table(columns, schema=pa.schema(fields))
-
-
-def blobs(num_rows: int = 90, seed: int = 0) -> pa.Table:
-    rng = np.random.default_rng(seed)
-    places = np.arange(num_rows) % 3
-    centres = np.array([[3, 0], [0, 3], [-3, -3]])
-    inputs = centres[places] + rng.normal(size=(num_rows, 2))
-    return snapshot(inputs, ["abc"[place] for place in places])
-
-
-def fit(
-    trainer: Supervised,
-    labels: pa.Table,
-    out: Path,
-    vocabulary: Vocabulary = ABC,
-    start: Path | None = None,
-    seed: int = 0,
-) -> Checkpoint:
-    return trainer.fit(labels, vocabulary, start and str(start), str(out), Keys(seed, 0), Alone())
-
-
-def vectors(labels: pa.Table) -> torch.Tensor:
-    return Vector()(labels.select(["embedding"]).combine_chunks().to_batches()[0])
-
-
-def linear(kind: str = "class") -> Model:
-    return Model(Linear, Vector(), kind)
+from rayal.types import Vocabulary
 
 
 def test_fits_blobs_and_is_the_same_twice(tmp_path: Path) -> None:
@@ -152,9 +105,23 @@ def test_regression_keeps_its_targets_scale(tmp_path: Path) -> None:
         module(vectors(labels))[0].detach()[:, 0] * description.target_std + description.target_mean
     )
     assert float((preds - torch.from_numpy(targets)).abs().max()) < 1.0
-    constant = snapshot(inputs[:5], [4.0] * 5)
-    fit(trainer, constant, tmp_path / "d", NUMBER)
-    assert read_description(tmp_path / "d").target_std == 1.0
+    assert np.full(7, 2.7).std() > 0  # the mean of seven times 2.7 is not 2.7
+    for name, value in (("d", 4.0), ("e", 2.7), ("f", 0.0)):
+        fit(trainer, snapshot(inputs[:7], [value] * 7), tmp_path / name, NUMBER)
+        assert read_description(tmp_path / name).target_std == 1.0
+        (module,) = load(linear("number"), tmp_path / name)[1]
+        assert float(module(vectors(labels))[0].detach().abs().max()) < 10
+
+
+def test_a_warm_start_never_divides_by_a_rounding_error(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(0).normal(size=(20, 3))
+    trainer = Supervised(linear("number"), epochs=1, warm_start=True)
+    fit(trainer, snapshot(inputs, [2.7] * 20), tmp_path / "a", NUMBER)
+    path = tmp_path / "a" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_std": 4.4e-16}))
+    varied = snapshot(inputs, (2.7 + inputs[:, 0]).tolist())
+    fit(trainer, varied, tmp_path / "b", NUMBER, start=tmp_path / "a")
+    assert read_description(tmp_path / "b").target_std == 1.0
 
 
 def test_multilabel_learns_each_class(tmp_path: Path) -> None:
@@ -258,6 +225,17 @@ def test_class_weights(tmp_path: Path) -> None:
         class_weight_of("equal", targets, ABC)
     with pytest.raises(ConfigError, match="of kind 'number', expected 'class'"):
         class_weight_of("balanced", targets, NUMBER)
+    for wrong, message in (
+        ([1, 2], r"holds 2 numbers, expected 3, .* classes \('a', 'b', 'c'\)"),
+        ([1, -2, 1], "holds 3 numbers, -2 among them, expected 3, finite and not negative"),
+        ([1, float("nan"), 1], "holds 3 numbers, nan among them"),
+        ([1, "x", 1], "holds 3 numbers, 'x' among them"),
+        ([0, 0, 0], "holds 3 numbers, all of them 0"),
+        ("equal", "'equal', expected null, 'balanced' or a list"),
+    ):
+        with pytest.raises(ConfigError, match=message):  # before there is a label
+            Supervised(linear(), class_weights=wrong).check(ABC)
+    Supervised(linear(), class_weights=[1, 0, 2.5]).check(ABC)
     fit(Supervised(linear(), epochs=1, class_weights="balanced"), blobs(2), tmp_path / "c")
 
 
@@ -300,31 +278,3 @@ def test_words_are_learnt_through_bags(tmp_path: Path) -> None:
     _, (module,) = load(model, tmp_path / "1")
     found = module.eval()(*model.transform(labels.to_batches()[0]))[0].argmax(1)
     assert found.tolist() == [i % 3 for i in range(24)]
-
-
-def test_bad_snapshots_and_arguments_are_refused(tmp_path: Path) -> None:
-    labels, trainer, out = blobs(6), Supervised(linear()), tmp_path / "c"
-    with pytest.raises(TrainingError, match="the snapshot has no labels"):
-        fit(trainer, labels.slice(0, 0), out)
-    with pytest.raises(
-        ConfigError, match=r"model\.kind is 'class', but the labels are of kind 'num"
-    ):
-        fit(trainer, labels, out, NUMBER)
-    with pytest.raises(TrainingError, match=r"no column 'embedding' \(it has: sample_id, label\)"):
-        fit(trainer, labels.drop_columns("embedding"), out)
-    nan = vectors(labels).numpy()
-    nan[2] = np.nan
-    with pytest.raises(TrainingError, match=r"first sample_id 14\): .*; withdraw their labels"):
-        fit(trainer, snapshot(nan, labels["label"].to_pylist()), out)
-    for weights, message in (([1, -2, 1, 1, 1, 1], "sample_id 7 has weight -2.0"),
-                             ([0] * 6, "all rows to train on have weight 0")):  # fmt: skip
-        with pytest.raises(TrainingError, match=message):
-            fit(trainer, labels.append_column("weight", pa.array(weights, pa.float64())), out)
-    for wrong, message in (
-        ({"epochs": 0}, "trainer.epochs is 0, expected 1 or more"),
-        ({"validation_share": 1.0}, "a share from 0 to below 1"),
-        ({"schedule": "cosine"}, "trainer.schedule is 'cosine'"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            Supervised(linear(), **wrong)
-    assert not out.exists()

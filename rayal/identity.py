@@ -1,0 +1,40 @@
+"""What a run's answers depend on: which keys may change when it goes on, and what names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rayal.engine.scoring import pass_id
+
+# Cannot change an answer, so they may differ when a run goes on. Everything else may not.
+MAY_CHANGE = (
+    "engine.",
+    "poll_s",
+    "poll_for_s",
+    "report.",
+    "run_dir",
+    "pool.",  # what it holds is a fact of its own, and how it was made is compared when it opens
+    "source",
+    "test_labels",  # where the file lies; what it holds is a fact of its own
+    "ledger_url",
+    "begin_from",
+)
+# Patterns of numbers that may go up; the second kind also inside `stopping.rules`.
+MAY_GROW = (
+    "num_rounds",
+    "max_rejected_share",
+    "stopping.*num_labels",
+    "stopping.*amount_minor",
+    "stopping.*hours",
+)
+# Neither may change, but who labels, from which folders, and where a run ends say nothing of what
+# it asks for.
+_NOT_IN_NAME = ("labeler", "pool", "stopping")
+
+
+def name_of(config: Mapping[str, Any]) -> str:
+    """Gives the name of what a run asks for: equal wherever the run lies, so that orders have the
+    same keys and digests can be compared. Two runs may share it; a ledger tells them apart."""
+    free = {key.split(".")[0] for key in (*MAY_CHANGE, *MAY_GROW, *_NOT_IN_NAME)}
+    return pass_id({key: value for key, value in config.items() if key not in free})

@@ -1,0 +1,221 @@
+"""The rows of a source on their way into the files of a pool: ids, split, shards, labels apart."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayal.columns import plain_schema, why_list
+from rayal.errors import PoolError
+from rayal.keys import salt, uniform
+from rayal.pool.ids import SeenIds, sample_ids, source_ids
+from rayal.pool.manifest import FOLDERS, Manifest, Shard, Split
+from rayal.pool.payload import Payload, refuse_reserved
+from rayal.pool.secrets import Secrets
+from rayal.pool.sources import Piece
+from rayal.pool.writer import ShardWriter, group_rows
+from rayal.types import Ids, Kind
+
+_MIN_SHARD_ROWS, _MAX_SHARD_ROWS = 1 << 16, 1 << 18
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of an ingest that its answer depends on."""
+
+    id_column: str | None
+    label_column: str | None
+    kind: Kind | None
+    test_share: float
+    rows_per_shard: int | None
+    shard_size_bytes: int
+    seed: int
+    drop: tuple[str, ...] | None  # None, as pools have it that were made before there was this
+
+
+class PoolWriter:
+    """Takes a source piece by piece; a row group of each split is in memory."""
+
+    def __init__(self, folder: Path, plan: Plan, unsettled: Mapping[str, str]) -> None:
+        self._folder, self._plan, self._unsettled = folder, plan, unsettled
+        self._test_key = f"{salt('rayal.test', plan.seed):016x}"
+        self._seen = SeenIds(folder / ".ids")
+        self._secrets = Secrets(plan.label_column, plan.kind) if plan.label_column else None
+        self._payload: Payload | None = None
+        self._schema: pa.Schema | None = None
+        self._starts: list[tuple[int, str]] = []  # source row at which a file starts
+        self._shards: list[Shard] = []
+        self._writers: dict[Split, ShardWriter] = {}
+        self._rows_per_shard = self._group = self._index = self._rows_in_shard = 0
+        self._first_id = 0
+        self.num_rows = 0
+
+    def add(self, piece: Piece) -> None:
+        """Takes the next rows of the source."""
+        if self._payload is None:
+            self._payload = self._columns(piece.rows.schema.names)
+        if not piece.rows.num_rows:
+            return
+        if not self._starts or self._starts[-1][1] != piece.file:
+            self._starts.append((self.num_rows, piece.file))
+        columns = self._payload.convert(piece, self.num_rows)
+        labels = self._secrets.convert(piece) if self._secrets else None
+        ids, names = self._ids(piece)
+        arrays = {"sample_id": pa.array(ids)}
+        if names is not None:
+            arrays["source_id"] = names
+        arrays.update(columns)
+        if self._schema is None:
+            own = [
+                pa.field(name, arrays[name].type, False) for name in arrays if name not in columns
+            ]
+            fields = [*own, *(self._payload.fields[name] for name in columns)]
+            self._schema = plain_schema(pa.schema(fields))
+            self._size_shards(sum(array.nbytes for array in arrays.values()) / len(ids))
+        rows = pa.RecordBatch.from_arrays(list(arrays.values()), schema=self._schema)
+        start = 0
+        while start < len(ids):
+            stop = min(len(ids), start + self._rows_per_shard - self._rows_in_shard)
+            part = slice(start, stop)
+            self._write(ids[part], rows[part], None if labels is None else labels[part])
+            start = stop
+        self.num_rows += len(ids)
+
+    def finish(self, source: str) -> Manifest:
+        """Gives the manifest of all that was added; every file is complete."""
+        if self._schema is None:
+            raise PoolError(f"{source} holds no rows; a pool needs at least one")
+        if self._rows_in_shard:
+            self._close_shard()
+        self._refuse_duplicates()
+        vocabulary = self._secrets.vocabulary() if self._secrets else None
+        shutil.rmtree(self._folder / ".ids", ignore_errors=True)
+        order = list(FOLDERS)
+        return Manifest(
+            schema=self._schema,
+            shards=tuple(sorted(self._shards, key=lambda s: (order.index(s.split), s.index))),
+            test_key=self._test_key,
+            test_share=self._plan.test_share,
+            vocabulary=vocabulary,
+            num_null_labels=self._secrets.num_null if self._secrets else 0,
+            notes=(*self._notes(), *(self._secrets.notes if self._secrets else ())),
+        )
+
+    def _notes(self) -> list[str]:
+        assert self._schema is not None
+        lists = [(field.name, why_list(field)) for field in self._schema]
+        apart = (self._plan.id_column, self._plan.label_column)
+        text = [pair for pair in self._unsettled.items() if pair[0] in apart]
+        return [
+            *(
+                f"column '{name}' is read as text, not as whole numbers: {why}"
+                for name, why in text
+            ),
+            *(
+                f"column '{name}' is stored as lists, which no model reads as vectors: {why}"
+                for name, why in lists
+                if why is not None
+            ),
+        ]
+
+    def _columns(self, names: list[str]) -> Payload:
+        apart = {"id column": self._plan.id_column, "label column": self._plan.label_column}
+        for role, name in apart.items():
+            if name is not None and name not in names:
+                raise PoolError(
+                    f"the source has no column '{name}' to be the {role} (it has: "
+                    f"{', '.join(names)}); name the right one"
+                )
+        refuse_reserved(names, list(apart.values()))
+        payload = [name for name in names if name not in apart.values()]
+        if not payload:
+            raise PoolError(
+                f"the source has no column beside {', '.join(names) or 'none'}; "
+                "a model needs one to read"
+            )
+        return Payload(payload, self._unsettled)
+
+    def _ids(self, piece: Piece) -> tuple[Ids, pa.Array | None]:
+        column = self._plan.id_column
+        own = None if column is None else sample_ids(piece, column)
+        if own is not None:
+            self._seen.add(self.num_rows, own)
+            return own, None
+        places = np.arange(self.num_rows, self.num_rows + piece.rows.num_rows, dtype=np.int64)
+        if column is None:
+            return places, None
+        names = source_ids(piece, column)
+        self._seen.add(self.num_rows, names)
+        return places, names
+
+    def _size_shards(self, row_bytes: float) -> None:
+        fitting = int(self._plan.shard_size_bytes / row_bytes)
+        self._rows_per_shard = self._plan.rows_per_shard or min(
+            max(fitting, _MIN_SHARD_ROWS), _MAX_SHARD_ROWS
+        )
+        self._group = group_rows(row_bytes)
+
+    def _write(self, ids: Ids, rows: pa.RecordBatch, labels: pa.Array | None) -> None:
+        if not self._rows_in_shard:
+            self._first_id = int(ids[0])
+        is_test_N = uniform(salt("test", self._test_key), ids) < self._plan.test_share
+        self._writer("pool", rows.schema).write(rows.filter(pa.array(~is_test_N)))
+        self._writer("test", rows.schema).write(rows.filter(pa.array(is_test_N)))
+        if labels is not None:
+            known = pa.record_batch([pa.array(ids), labels], names=["sample_id", "label"])
+            known = known.filter(labels.is_valid())
+            self._writer("labels", known.schema).write(known)
+        self._rows_in_shard += len(ids)
+        if self._rows_in_shard == self._rows_per_shard:
+            self._close_shard()
+
+    def _writer(self, split: Split, schema: pa.Schema) -> ShardWriter:
+        if split not in self._writers:
+            group = group_rows(32.0) if split == "labels" else self._group
+            self._writers[split] = ShardWriter(self._folder, split, self._index, schema, group)
+        return self._writers[split]
+
+    def _close_shard(self) -> None:
+        closed = [writer.close(self._first_id) for writer in self._writers.values()]
+        self._shards += [shard for shard in closed if shard is not None]
+        self._writers, self._rows_in_shard = {}, 0
+        self._index += 1
+
+    def _refuse_duplicates(self) -> None:
+        count, firsts = self._seen.duplicates(_MAX_NAMED)
+        if count:
+            some = "; ".join(
+                f"{self._name(pair.first_row, pair.bits)} at {self._at(pair.first_row)} and "
+                f"{self._at(pair.second_row)}"
+                for pair in firsts
+            )
+            raise PoolError(
+                f"id column '{self._plan.id_column}' repeats an id in {count} of {self.num_rows} "
+                f"rows (rows counted from 0): {some}; every row needs an id of its own"
+            )
+
+    def _at(self, row: int) -> str:
+        start, file = next(pair for pair in reversed(self._starts) if pair[0] <= row)
+        return f"{file} row {row - start}"
+
+    def _name(self, row: int, bits: int) -> str:
+        assert self._schema is not None
+        if "source_id" not in self._schema.names:
+            return str(bits)
+        for shard in self._shards:
+            if shard.split != "labels" and shard.min_id <= row <= shard.max_id:
+                found = pq.read_table(
+                    self._folder / shard.path,
+                    columns=["source_id"],
+                    filters=[("sample_id", "=", row)],
+                )
+                if len(found):
+                    return repr(found.column(0)[0].as_py())
+        raise AssertionError(f"row {row} was written to no shard")
