@@ -92,7 +92,9 @@ def test_every_file_of_a_run(
         refused = _attempts(doors, one_shard)
     assert refused == len(seen)
     words = " ".join(sorted(seen))
-    for part in ("run.json", "taken.arrow", "shard-00000.arrow", "batch.parquet", "r0001"):
+    # Survivors of a pass are not synced: a checksum tells the damaged ones, which are made again.
+    survivors = ["shard-00000.arrow"] if name == "replace" else []
+    for part in ("run.json", "taken.arrow", "batch.parquet", "r0001", *survivors):
         assert part in words
     for part in ("snapshot.parquet", "checkpoints/r0000", "report.html", "labeler/"):
         assert part in words
