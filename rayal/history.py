@@ -63,10 +63,11 @@ class History:
             return left
         return min(left, last.notes["tallies"]["num_scored"] - last.result.num_rows)
 
-    def price_minor(self, listed: float) -> float:
-        """Gives what a label is expected to cost: as listed, or more where that was paid so far."""
+    def expected_cost(self, num_labels: int, price_minor: int) -> int:
+        """Gives what labels are expected to cost: as listed, or more where that was paid so far."""
         spend = self.ledger.spend()
-        return max(listed, spend["amount_minor"] / spend["labels"] if spend["labels"] else 0.0)
+        paid, bought = spend["amount_minor"], max(spend["labels"], 1)
+        return max(num_labels * price_minor, -(-num_labels * paid // bought))
 
     def taken(self, before: int) -> Taken:
         """Gives those rows with the labels that came."""

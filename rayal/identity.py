@@ -28,13 +28,17 @@ MAY_GROW = (
     "stopping.*amount_minor",
     "stopping.*hours",
 )
-# Neither may change, but who labels, from which folders, and where a run ends say nothing of what
-# it asks for.
-_NOT_IN_NAME = ("labeler", "pool", "stopping")
+# Neither may change, but where a run ends, and in which folders a labeler's batches and answers
+# lie, say nothing of what it asks for.
+_NOT_IN_NAME = ("pool", "stopping")
+_PLACES = ("outbox", "inbox")
 
 
 def name_of(config: Mapping[str, Any]) -> str:
     """Gives the name of what a run asks for: equal wherever the run lies, so that orders have the
     same keys and digests can be compared. Two runs may share it; a ledger tells them apart."""
     free = {key.split(".")[0] for key in (*MAY_CHANGE, *MAY_GROW, *_NOT_IN_NAME)}
-    return pass_id({key: value for key, value in config.items() if key not in free})
+    kept = {key: value for key, value in config.items() if key not in free}
+    if isinstance(labeler := kept.get("labeler"), Mapping):
+        kept["labeler"] = {key: labeler[key] for key in labeler if key not in _PLACES}
+    return pass_id(kept)

@@ -7,7 +7,6 @@ same command after a crash, a wait or a reboot goes on where the run stood.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -122,13 +121,13 @@ class Loop:
         config = {**config, **self._facts(), "ledger_url": place}
         self._bind_oracle()  # before the folder is claimed: what is refused here can be corrected
         self.name = name_of(config)
-        is_moved = self.dir.has_run and self.dir.ledger_url != place
-        run_id = self.dir.read_id() if is_moved else self.dir.claim(place)
-        with Ledger.open(self.ledger_url, run_id, writer=True) as self.ledger:
-            if is_moved and self.ledger.run():  # refuses to begin again beside a ledger elsewhere
-                self.dir.claim(place)
+        has_begun = self.dir.has_begun(place)
+        with Ledger.open(self.ledger_url, self.dir.claim(), writer=True) as self.ledger:
+            if has_begun:
+                self.ledger.run()  # refuses to begin again beside a ledger that is elsewhere
             self.past = History(self.ledger, self.dir, self.vocabulary)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
+            self.dir.note_ledger(place)
             if self.begin_from is not None:
                 adopt_round_0(self.ledger, self.dir, self.begin_from, config)
             try:
@@ -184,7 +183,7 @@ class Loop:
         if num_left == 0:
             return "every row of the pool is labelled, ordered or cannot be decoded"
         next_labels = min(self.budget, num_left)
-        spend, price = self.ledger.spend(), self.past.price_minor(self.labeler.price_minor)
+        spend = self.ledger.spend()
         progress = Progress(
             t,
             spend["labels"] - self.ledger.spend(TEST)["labels"],
@@ -193,7 +192,7 @@ class Loop:
             num_left,
             tuple(self.past.record(done, "tested") for done in range(t)),
             next_labels,
-            math.ceil(next_labels * price),
+            self.past.expected_cost(next_labels, self.labeler.price_minor),
         )
         return self.stopping.stop(progress)
 
@@ -225,8 +224,7 @@ class Loop:
         model_id = checkpoint and checkpoint.model_id
         taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
         features = strategy.selector.needs
-        # The configuration is not in the name: within a run it cannot change.
-        name = pass_id(t, self.seed, model_id, keep, features, taken_hash, decode)
+        name = pass_id(self.name, t, model_id, keep, features, taken_hash, decode)
         scoring = Scoring(
             keys=keys,
             scorer=strategy.scorer,
@@ -283,7 +281,7 @@ class Loop:
                 return None
             if refused := self.past.num_refused(t):
                 self.progress.say(f"{refused} of {order.num_rows} rows of round {t} were refused")
-            ordering.drain_earlier(self.ledger, self.labeler, self.name, t, self.vocabulary)
+            ordering.drain_earlier(self.ledger, self.labeler, t, self.vocabulary)
         snapshot = self.dir.write_snapshot(
             t,
             self.past.labels(t + 1, start=min(t, 0)),

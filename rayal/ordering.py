@@ -47,18 +47,17 @@ def drain(ledger: Ledger, labeler: Labeler, t: int, order: Order, vocabulary: Vo
         cursor, more = after, after != cursor
 
 
-def drain_earlier(
-    ledger: Ledger, labeler: Labeler, name: str, t: int, vocabulary: Vocabulary
-) -> None:
+def drain_earlier(ledger: Ledger, labeler: Labeler, t: int, vocabulary: Vocabulary) -> None:
     """Brings what came late for the rounds before t into the ledger: corrections, and annotators
-    who answered after the round had all its labels. A round that another run ordered is closed.
+    who answered after the round had all its labels. An order that the labeler does not know (any
+    more) is closed: another run placed it, or its files were put away.
 
     Raises:
         LabelError: as `drain`.
     """
     for earlier in range(t):
         event = ledger.event(earlier, "ordered")
-        if event is not None and event.result.job_id == job_id_of(name, earlier):
+        if event is not None and all(labeler.lookup(ack.key) for ack in event.result.chunks):
             drain(ledger, labeler, earlier, event.result, vocabulary)
 
 

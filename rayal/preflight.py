@@ -162,5 +162,8 @@ def rehearse(
     needs = {"preds" if vocabulary.kind == "number" else "probs"}
     if strategy is not None:
         needs |= {*strategy.needs_of_scorer, *strategy.selector.needs} & set(OUTPUTS)
-    num_members = getattr(trainer, "num_members", 1)
+    num_members = getattr(trainer, "num_members", None)
+    if num_members is None:  # a trainer of the user's own: only its checkpoints say
+        needs -= {"draws"}
+        num_members = 1
     engine.rehearse(Rehearsal(tuple(sorted(needs)), vocabulary, num_members, keys))

@@ -58,6 +58,12 @@ class RunDir:
         """Whether a run was started here."""
         return (self.path / _RUN).exists()
 
+    def has_begun(self, ledger_url: str) -> bool:
+        """Whether a ledger that is not a new one must know this run, seen from where `ledger_url`
+        says that it is: one was noted elsewhere, or lies here while another is named."""
+        noted = self.has_run and "ledger_url" in self._read()
+        return noted or (ledger_url != self._own_ledger and (self.path / "ledger.db").exists())
+
     def read_id(self) -> str:
         """Gives the id under which the ledger knows this run.
 
@@ -66,21 +72,20 @@ class RunDir:
         """
         return str(self._read()["run_id"])
 
-    def claim(self, ledger_url: str) -> str:
-        """Gives the id of this folder's run: the one it has, else a new one, of no other folder.
+    def claim(self) -> str:
+        """Gives the id of this folder's run: the one it has, else a new one, of no other folder."""
+        if not self.has_run:
+            write_text(self.path / _RUN, json.dumps({"run_id": uuid.uuid4().hex}) + "\n")
+        return self.read_id()
 
-        Notes where the ledger is if not here; `ledger_url` is without a password.
-        """
-        is_new = not (self.path / _RUN).exists()
-        run = {"run_id": uuid.uuid4().hex} if is_new else self._read()
-        noted = dict(run)
-        if ledger_url == self._own_ledger:
-            noted.pop("ledger_url", None)
-        else:
+    def note_ledger(self, ledger_url: str) -> None:
+        """Notes where the ledger is if not here; the URL is without a password."""
+        run = self._read()
+        noted = {"run_id": run["run_id"]}
+        if ledger_url != self._own_ledger:
             noted["ledger_url"] = ledger_url
-        if is_new or noted != run:
+        if noted != run:
             write_text(self.path / _RUN, json.dumps(noted) + "\n")
-        return str(run["run_id"])
 
     @property
     def _own_ledger(self) -> str:

@@ -146,7 +146,13 @@ def _no_wal(folder: Path, why: str) -> LedgerError:
 def without_password(url: str) -> str:
     """Gives a ledger's URL as it may be written down; a database takes the password from the
     environment (PGPASSWORD) or its own files."""
-    return _parse(url).set(password=None).render_as_string()
+    parsed = _parse(url)
+    if parsed.password is None and "password" not in parsed.query:
+        return url  # as it was written: a file's path is not to be quoted
+    kept = {key: value for key, value in parsed.query.items() if key != "password"}
+    return URL.create(
+        parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, kept
+    ).render_as_string(hide_password=False)
 
 
 def _parse(url: str) -> URL:

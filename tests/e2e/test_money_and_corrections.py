@@ -103,3 +103,16 @@ def test_a_pool_ends_where_what_is_left_cannot_be_decoded(doors: Doors) -> None:
 def test_an_engine_that_could_do_nothing(doors: Doors, class_pool: Pool, key: str) -> None:
     doors.run(class_pool, "r", "engine=ray", f"engine.{key}=0").refused(f"engine.{key} is 0")
     assert not (doors.folder / "r").exists()
+
+
+def test_boxes_of_a_finished_round_may_be_put_away(doors: Doors, class_pool: Pool) -> None:
+    words = ["labeler=file_drop", "num_rounds=2"]
+    doors.run(class_pool, "r", *words).done()
+    _answer(doors.folder / "r", class_pool)
+    doors.run(class_pool, "r", *words).done()
+    (inbox,) = (doors.folder / "r/labeler/inbox").iterdir()
+    inbox.rename(doors.folder / "answered")
+    (doors.folder / "r/labeler/outbox" / inbox.name).rename(doors.folder / "asked")
+    _answer(doors.folder / "r", class_pool)
+    doors.run(class_pool, "r", *words).done()
+    assert _status(doors, "r")["state"] == "done"

@@ -7,9 +7,10 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from doors import Doors
+from doors import Doors, small
 from vendor import Vendor
 
+from rayal.ledger import without_password
 from rayal.pool import Pool
 
 
@@ -123,3 +124,79 @@ def test_a_strategy_may_begin_from_a_longer_run(doors: Doors, class_pool: Pool) 
 def _ids(doors: Doors, run_dir: str) -> list[int]:
     path = doors.folder / run_dir / "rounds" / "r0000" / "batch.parquet"
     return pq.read_table(path).column("sample_id").to_pylist()
+
+
+def test_a_run_begins_from_its_own_twin(doors: Doors, class_pool: Pool) -> None:
+    doors.run(class_pool, "one").done()
+    doors.run(class_pool, "two", "begin_from=one").done()
+    assert doors.digest("one") == doors.digest("two")
+
+
+@pytest.mark.parametrize("name", ["lr=0.1,b", "a b(c)@d#e&f", "über"])
+def test_a_folder_of_any_name_can_be_moved_as_a_whole(
+    doors: Doors, class_pool: Pool, name: str
+) -> None:
+    words = small(class_pool, "placeholder", "num_rounds=1")[:-2]
+    place = doors.folder / name
+    doors("run", *words, "num_rounds=1", f"run_dir='{place}'").done()
+    before = doors.digest(place)
+    place.rename(doors.folder / "moved")
+    doors("run", *words, "num_rounds=1", "run_dir=moved").done()
+    assert doors.digest("moved") == before
+    assert not place.exists()
+
+
+def test_a_mistyped_ledger_can_be_put_right(doors: Doors, class_pool: Pool) -> None:
+    doors.run(class_pool, "r", "ledger_url=sqlite:////proc/none/x.db").refused("/proc/none")
+    good = f"ledger_url=sqlite:///{doors.folder / 'good.db'}"
+    doors.run(class_pool, "r", good).done()
+    (doors.folder / "good.db").rename(doors.folder / "away.db")
+    doors.run(class_pool, "r").refused("good.db knows no run")
+
+
+def test_a_database_takes_its_password_from_the_environment() -> None:
+    for url, kept in (
+        ("postgresql://me:hush@host/db", "postgresql+psycopg://me@host/db"),
+        ("postgresql://me@host/db?password=hush&x=1", "postgresql+psycopg://me@host/db?x=1"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:////a b/l=1/ü.db", "sqlite:////a b/l=1/ü.db"),
+    ):
+        assert without_password(url) == kept
+
+
+PICKY = """
+from dataclasses import dataclass
+
+import torch
+
+from rayal.selectors.top_k import TopK
+
+
+@dataclass(frozen=True)
+class Signed:
+    sign: float = 1.0
+    needs = ()
+
+    def score(self, outputs, keys):
+        return self.sign * torch.cos(outputs.ids.double())
+
+
+class Broken(TopK):
+    def select(self, *args):
+        from rayal.errors import ScoringError
+
+        raise ScoringError("not today")
+"""
+
+
+def test_what_was_scored_for_another_configuration_is_not_used(
+    doors: Doors, class_pool: Pool
+) -> None:
+    doors.module("picky", PICKY)
+    scorer = ["cold_start.scorer._target_=picky.Signed", "+cold_start.scorer.sign=1"]
+    broken = "cold_start.selector._target_=picky.Broken"
+    doors.run(class_pool, "r", *scorer, broken).refused("not today")
+    scorer[1] = "+cold_start.scorer.sign=-1"
+    for run_dir in ("r", "fresh"):
+        doors.run(class_pool, run_dir, *scorer).done()
+    assert doors.digest("r") == doors.digest("fresh")
