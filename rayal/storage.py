@@ -43,13 +43,30 @@ def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
     final = Path(final)
     temporary = final.parent / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            _sync(temporary)
-        commit_file(temporary, final)
-        if durable:
-            sync_folder(final.parent)
+        with explained(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                _sync(temporary)
+            commit_file(temporary, final)
+            if durable:
+                sync_folder(final.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(final: Path) -> Iterator[None]:
+    """Runs what makes a file or a folder.
+
+    Raises:
+        RayalError: the disk is full.
+    """
+    try:
+        yield
     except Exception as error:
         if not isinstance(error, RayalError) and is_disk_full(error):
             raise RayalError(
@@ -57,11 +74,6 @@ def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
                 "space and run the same command again"
             ) from error
         raise
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

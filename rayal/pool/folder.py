@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from rayal.errors import PoolError, RayalError
-from rayal.storage import commit_file, is_disk_full, remove_folder, sync_folder
+from rayal.errors import PoolError
+from rayal.storage import commit_file, explained, remove_folder, sync_folder
 
 
 def place_of(path: str) -> Path:
@@ -42,21 +42,15 @@ def making(final: Path) -> Iterator[Path]:
     mine = f".tmp-{final.name}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = final.parent / mine
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_dead(final)
-        temporary.mkdir()
-        yield temporary
-        for path in temporary.rglob("*"):
-            _sync(path)
-        commit_file(temporary, final)
-        sync_folder(final.parent)
-    except Exception as error:
-        if not isinstance(error, RayalError) and is_disk_full(error):
-            raise RayalError(
-                f"the disk is full while writing {final}; nothing was half-written: free some "
-                "space and run the same command again"
-            ) from error
-        raise
+        with explained(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _remove_dead(final)
+            temporary.mkdir()
+            yield temporary
+            for path in temporary.rglob("*"):
+                _sync(path)
+            commit_file(temporary, final)
+            sync_folder(final.parent)
     finally:
         remove_folder(temporary)
 
