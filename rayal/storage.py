@@ -47,10 +47,10 @@ def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
             final.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if durable:
-                _sync(temporary)
+                _sync_all(temporary)
             commit_file(temporary, final)
             if durable:
-                sync_folder(final.parent)
+                sync(final.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -96,22 +96,18 @@ def write_text(final: Path | str, content: str) -> None:
     write_bytes(final, content.encode())
 
 
-def _sync(path: Path) -> None:
-    if path.is_file():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        return
-    for child in path.iterdir():
-        _sync(child)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the names in a folder survive a power cut."""
+def sync(path: Path) -> None:
+    """Makes what a file holds, or the names in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_all(path: Path) -> None:
+    for one in (path,) if path.is_file() else path.iterdir():
+        if one.is_file():
+            sync(one)
+        else:
+            _sync_all(one)

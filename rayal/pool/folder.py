@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rayal.errors import PoolError
-from rayal.storage import commit_file, explained, remove_folder, sync_folder
+from rayal.storage import commit_file, explained, remove_folder, sync
 
 
 def place_of(path: str) -> Path:
@@ -48,9 +48,9 @@ def making(final: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             for path in temporary.rglob("*"):
-                _sync(path)
+                sync(path)
             commit_file(temporary, final)
-            sync_folder(final.parent)
+            sync(final.parent)
     finally:
         remove_folder(temporary)
 
@@ -75,11 +75,3 @@ def _is_alive(process: int) -> bool:
 
 def _machine() -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname()) or "localhost"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
