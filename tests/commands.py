@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
+
+from rayal.errors import LedgerError
+from rayal.ledger import Ledger
+from rayal.rundir import RunDir
 
 TESTS = Path(__file__).parent
 WAIT_S = 240.0
@@ -93,15 +96,11 @@ def left_over(orphans: Sequence[psutil.Process], within_s: float = 150.0) -> lis
 
 def num_steps(run_dir: Path) -> int:
     """Gives how many steps and labels the ledger of a run has, 0 where there is none yet."""
-    path = run_dir / "ledger.db"
-    if not path.exists():
+    folder = RunDir(str(run_dir))
+    if not folder.has_run:
         return 0
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-        try:
-            counts = [
-                ledger.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-                for table in ("events", "label_events")
-            ]
-        except sqlite3.OperationalError:  # the tables are not made yet
-            return 0
-    return sum(counts)
+    try:
+        with Ledger.open(folder.ledger_url, folder.read_id(), writer=False) as ledger:
+            return len(ledger.events()) + len(ledger.labels())
+    except LedgerError:  # its tables are not made yet
+        return 0

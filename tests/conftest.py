@@ -6,11 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doors import Doors
 from passes import Stage
+from postgres import served
 from runs import write_embeddings, write_sums, write_topics
 
 from rayal.engine.launch import prepare_environment
@@ -67,6 +69,13 @@ def multilabel_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     folder = tmp_path_factory.mktemp("multilabel")
     source = write_topics(folder / "rows.parquet", 600)
     return ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=150)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL database; without a server the test is skipped."""
+    with served() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

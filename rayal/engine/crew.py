@@ -131,7 +131,7 @@ class Crew:
         """Runs a method once a shard, whoever dies, and hands every answer to `record`.
 
         Raises:
-            ScoringError: a shard killed its worker three times, or nothing finished in time.
+            ScoringError: a shard killed its workers again and again, or nothing finished in time.
         """
         todo = collections.deque(shards)
         running: dict[Any, tuple[int, Shard]] = {}

@@ -69,10 +69,12 @@ def _check_orders(vendor: Vendor) -> None:
     assert collections.Counter(ordered.values()) == {1: NUM_ROUNDS * BUDGET}
 
 
-def test_two_kills_of_the_local_engine(class_pool, undisturbed, tmp_path):
+@pytest.mark.parametrize("ledger", ["sqlite", "postgres"])
+def test_two_kills_of_the_local_engine(ledger, class_pool, undisturbed, tmp_path, request):
     expected, steps = undisturbed
     moments = [steps // 4, steps // 2]
-    got, vendor, num_kills = _killed_at(moments, [[], []], class_pool, tmp_path, 5)
+    there = [] if ledger == "sqlite" else [f"ledger_url={request.getfixturevalue(ledger)}"]
+    got, vendor, num_kills = _killed_at(moments, [there, there], class_pool, tmp_path, 5)
     assert num_kills == 2
     assert got == expected
     _check_orders(vendor)

@@ -21,7 +21,8 @@ def test_every_engine_gives_the_local_digest(
     pool = number_pool if strategy in FOR_NUMBERS else class_pool
     kind = ["model.kind=number", "model.transform.column=features"]
     # Most rows are dropped on the way, by thresholds of many shards.
-    scored = plain_config(f"strategy={strategy}")["strategy"]["scorer"] is not None
+    config = plain_config(f"strategy={strategy}", f"pool.path={pool.path}")
+    scored = "scorer" in config["strategy"]
     few = ["strategy.num_candidates=100"] if scored else []
     common = [
         f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]", "num_rounds=3",

@@ -1,6 +1,5 @@
 """Where a ledger may lie, and what is said where it may not."""
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -111,12 +110,9 @@ def test_every_table_and_insert_compiles_for_postgresql():
     assert "ON CONFLICT DO NOTHING" in str(insert.compile(dialect=dialect))
 
 
-@pytest.mark.skipif(
-    "RAYAL_TEST_POSTGRES" not in os.environ, reason="RAYAL_TEST_POSTGRES names no database"
-)
-def test_the_same_digest_on_postgresql(tmp_path):
+def test_the_same_digest_on_postgresql(tmp_path, postgres):
     digests = []
-    for place in (f"sqlite:///{tmp_path}/ledger.db", os.environ["RAYAL_TEST_POSTGRES"]):
+    for place in (f"sqlite:///{tmp_path}/ledger.db", postgres):
         with Ledger.open(place, str(tmp_path), writer=True) as ledger:
             ledger.start_run({"seed": 1})
             ledger.once(0, "selected", lambda: {"x": "é"})
