@@ -116,6 +116,8 @@ class Loop:
                 may not change.
             RayalError: whatever went wrong in a step; the ledger keeps all steps before it.
         """
+        if note := preflight.check_source(self.pool, self.dir.has_run):
+            self.progress.say(note)
         self.dir.path.mkdir(parents=True, exist_ok=True)
         place = without_password(self.ledger_url)
         config = {**config, **self._facts(), "ledger_url": place}

@@ -63,6 +63,24 @@ def check_ranges(
         )
 
 
+def check_source(pool: Pool, has_run: bool) -> str | None:
+    """Refuses a pool of what its source held before, to a new run; one that has begun goes on with
+    the rows that it began with. Gives a line about it, or None.
+
+    Raises:
+        ConfigError: the source holds something else by now, and no run was started here.
+    """
+    if not pool.changed:
+        return None
+    what = f"source={pool.changed} has changed since the pool {pool.path} was made of it"
+    if not has_run:
+        raise ConfigError(
+            f"{what}; name a new pool.path to make one of it as it is now, or leave source out to "
+            "take the pool as it is"
+        )
+    return f"note: {what}; this run goes on with the pool as it is"
+
+
 def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budget: int) -> None:
     """Refuses needs that nothing can meet.
 

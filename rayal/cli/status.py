@@ -8,6 +8,7 @@ from typing import Any
 
 from rayal.cli.opening import open_run
 from rayal.cli.words import Parser
+from rayal.currency import format_money
 from rayal.report.summary import summary
 
 
@@ -36,10 +37,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _lines(stands: dict[str, Any]) -> list[str]:
     spend = stands["spend"]
-    cost = (
-        f", {spend['amount_minor'] / 100:.2f} {spend['currency']}" if spend["amount_minor"] else ""
-    )
-    lines = [f"{stands['state']}; {spend['labels']} labels{cost}"]
+    lines = [f"{stands['state']}; {spend['labels']} labels"]
+    if spend["amount_minor"]:
+        lines[0] += f", {format_money(spend['amount_minor'], spend['currency'])}"
     if stands["waiting_for"]:
         lines.append(f"waiting for {stands['waiting_for']}")
     if stands["error"]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
+from rayal.currency import minor_a_unit
 from rayal.errors import LabelError
 from rayal.types import Label, LabelEvent, Vocabulary
 
 SUFFIXES = (".jsonl", ".csv")
-_WITHOUT_CENTS = ("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class AnswerReader:
     def __init__(self, vocabulary: Vocabulary | None, price_minor: int, currency: str) -> None:
         self._vocabulary = vocabulary
         self._price_minor = price_minor
-        self._minor_a_unit = 1 if currency.upper() in _WITHOUT_CENTS else 100
+        self._minor_a_unit = minor_a_unit(currency)
         classes = vocabulary.classes if vocabulary is not None else ()
         self._classes: dict[Any, str | int] = {name: name for name in classes}
         self._places = {name: place for place, name in enumerate(classes)}

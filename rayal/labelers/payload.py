@@ -1,8 +1,8 @@
 """Rows of a batch as the text of a part, and the ids back from it.
 
 Vectors go out as lists, bytes as base64, times as ISO 8601, decimals as their digits in text. In
-CSV a list is a cell of JSON. The
-same rows give the same bytes, so that a part can be placed again and be the same part.
+CSV a list is a cell of JSON. The same rows give the same bytes, so that a part can be placed again
+and be the same part.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rayal.errors import ConfigError, PoolError
@@ -25,7 +26,8 @@ def open_pool(
     """Gives the pool at `path`; where there is none, it is made of the source or the recipe.
 
     With a recipe, `source` is one's own copy of the recipe's data. What is None is not asked for:
-    a pool that is there is taken as it was made, one that is made has a `test_share` of 0.1.
+    a pool that is there is taken as it was made, one that is made has a `test_share` of 0.1. Where
+    the source holds something else since the pool was made of it, `Pool.changed` names it.
 
     Raises:
         PoolError: nothing is there and nothing says what to make it of, or it cannot be read.
@@ -50,13 +52,14 @@ def open_pool(
             for key, value in asked.items()
             if value is not None and value != made.get(key, value)
         ]
-        differ += _other_source(pool.manifest, source, recipe)
+        other, is_changed = _other_source(pool.manifest, source, recipe)
+        differ += other
         if differ:
             raise ConfigError(
                 f"the pool {pool.path} was made otherwise: {', '.join(differ)}; leave that out "
                 "(null) to take the pool as it is, or choose another pool.path"
             )
-        return pool
+        return replace(pool, changed=str(source)) if is_changed else pool
     return ingest(
         origin,
         path,
@@ -67,25 +70,29 @@ def open_pool(
     )
 
 
-def _other_source(manifest: Manifest, source: str | None, recipe: str | None) -> list[str]:
-    """Gives in which words a pool was made of something else than is asked for, if it was."""
+def _other_source(
+    manifest: Manifest, source: str | None, recipe: str | None
+) -> tuple[list[str], bool]:
+    """Gives in which words a pool was made of something else than is asked for, if it was; and
+    whether it was made of just this, which holds something else by now."""
     made, asked = manifest.source, manifest.asked
     name = str(made.get("source", "")).removeprefix(recipes.PREFIX) or None
     if recipe is not None and made and recipe != name:
-        return [f"pool.recipe={recipe} is asked for, it is of {name or 'no recipe but files'}"]
+        what = f"pool.recipe={recipe} is asked for, it is of {name or 'no recipe but files'}"
+        return [what], False
     if source is None or not asked:  # a pool from before this was noted says too little
-        return []
+        return [], False
     wanted = source if recipe is None else f"{recipes.PREFIX}{recipe}:{source}"
     is_named = wanted == asked["source"] or absolute(wanted) == asked["place"]
     there, known = _sample(wanted), asked["sample"]
     # What lies elsewhere now may be the same; what is gone can only be known by its name.
     if is_named if None in (there, known) else there == known:
-        return []
+        return [], False
     if is_named:
-        return [f"source={source} has changed since"]
+        return [], True
     missing = " (which cannot be read)" if there is None else ""
     was = str(asked["source"]).removeprefix(f"{recipes.PREFIX}{recipe}:")
-    return [f"source={source}{missing} is asked for, it is of {was}"]
+    return [f"source={source}{missing} is asked for, it is of {was}"], False
 
 
 def _word(value: Any) -> str:

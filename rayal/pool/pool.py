@@ -22,6 +22,7 @@ class Pool:
 
     path: str
     manifest: Manifest
+    changed: str = ""  # what was named as its source, where that holds something else by now
 
     @staticmethod
     def open(path: str) -> Pool:

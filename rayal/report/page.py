@@ -11,11 +11,12 @@ from typing import Any
 import jinja2
 
 import rayal
+from rayal.currency import format_money
 from rayal.progress import format_count, format_seconds
 from rayal.report.bars import BarChart, balance_chart, phases, seconds_chart
 from rayal.report.curve import CurveChart, curve_chart, gap
 from rayal.report.redact import mask, mask_config
-from rayal.report.scale import format_metric, format_money
+from rayal.report.scale import format_metric
 from rayal.report.view import Curve, RoundView, RunView
 
 _TEMPLATE = "page.html.j2"

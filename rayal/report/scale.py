@@ -1,11 +1,8 @@
-"""Numbers as a reader meets them: axis ticks, metrics, money."""
+"""Numbers as a reader meets them: axis ticks and metrics."""
 
 from __future__ import annotations
 
 import math
-
-# ISO 4217 currencies whose minor unit is not a hundredth.
-_MINOR_DIGITS = {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "ISK": 0, "BHD": 3, "KWD": 3, "TND": 3}
 
 
 def ticks(low: float, high: float, num_wanted: int = 5) -> list[float]:
@@ -47,9 +44,3 @@ def format_tick(value: float) -> str:
     if size >= 1e4:
         return f"{value / 1e3:g}k"
     return f"{value:,g}" if size >= 1e-4 or size == 0 else f"{value:.0e}"
-
-
-def format_money(amount_minor: int, currency: str) -> str:
-    """Gives an amount in minor units as money: 12345 USD cents are 123.45 USD."""
-    digits = _MINOR_DIGITS.get(currency.upper(), 2)
-    return f"{amount_minor / 10**digits:,.{digits}f} {currency}"

@@ -50,6 +50,22 @@ def test_money_is_counted_at_what_labels_did_cost(doors: Doors, class_pool: Pool
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("currency", "cost", "minor", "said"),
+    [("KWD", "0.125", 2_500, "2.500 KWD"), ("XAF", "80", 1_600, "1,600 XAF")],
+)
+def test_money_has_the_minor_unit_of_its_currency(
+    doors: Doors, class_pool: Pool, currency: str, cost: str, minor: int, said: str
+) -> None:
+    words = ["labeler=file_drop", f"labeler.currency={currency}", "num_rounds=1"]
+    doors.run(class_pool, "r", *words).done()
+    assert _answer(doors.folder / "r", class_pool, cost=cost) == 20
+    doors.run(class_pool, "r", *words).done()
+    assert _status(doors, "r")["spend"]["amount_minor"] == minor
+    assert doors("status", "r").done().out.startswith(f"done; 20 labels, {said}\n")
+    assert said in (doors.folder / "r" / "report.html").read_text()
+
+
 def test_test_labels_count_as_money_and_not_as_labels(doors: Doors, class_pool: Pool) -> None:
     common = ["labeler.price_minor=10", "test_budget=30", "num_rounds=9"]
     money = ["stopping=max_amount", "stopping.amount_minor=100"]

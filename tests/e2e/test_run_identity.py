@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from doors import Doors, small
+from runs import write_embeddings
 from vendor import Vendor
 
 from rayal.ledger import without_password
@@ -52,6 +53,23 @@ def test_a_password_is_written_nowhere(doors: Doors, class_pool: Pool, url: str)
     assert "hush" not in said.out + said.err
     for path in (doors.folder / "r").rglob("*"):
         assert path.is_dir() or b"hush" not in path.read_bytes()
+
+
+def test_a_source_that_grew_does_not_stop_a_run_that_has_begun(doors: Doors) -> None:
+    source = doors.folder / "in"
+    source.mkdir()
+    write_embeddings(source / "a.parquet", 300)
+    words = [f"source={source}", "pool.label_column=label", "labeler.latency_s=600"]
+    doors.run("pool", "r", *words).done()
+    assert _status(doors, "r")["state"] == "waiting"
+    write_embeddings(source / "b.parquet", 100, seed=1)
+    changed = f"source={source} has changed since the pool {doors.folder / 'pool'} was made of it"
+    doors.run("pool", "r2", *words).refused(changed, "name a new pool.path", "leave source out")
+    assert not (doors.folder / "r2").exists()
+    said = doors.run("pool", "r", *words).done()
+    assert f"note: {changed}; this run goes on" in said.err
+    doors.run("pool", "r2", *words[1:]).done()
+    doors.run("pool2", "r3", *words).done()
 
 
 def test_where_the_boxes_lie_is_no_part_of_the_digest(doors: Doors, class_pool: Pool) -> None:
