@@ -33,12 +33,11 @@ def keyed_sample(
 ) -> np.ndarray:
     """Gives (n, D) float32 of n uniform rows of all sides, in order of id. O(M) time.
 
+    They are the rows with the smallest keyed draws, so a function of ids and stream alone. n is
+    `num_rows`, or all rows there are. Asks each side twice, from `first_step` on.
+
     They are in units of the grid, not rounded to it: a power of two changes no bit of a float, and
     far from 0 the step to float32 would lose what the grid's origin saves.
-
-
-    The rows with the smallest keyed draws, so a function of ids and stream alone. n is `num_rows`,
-    or all rows there are. Asks each side twice, from `first_step` on.
     """
     smallest = [side.each(_smallest_draws, first_step, stream, num_rows) for side in sides]
     draws = np.concatenate([answer for answers in smallest for answer in answers])
