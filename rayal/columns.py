@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayal.errors import PoolError
 
@@ -42,9 +44,10 @@ def vector_shape(field: pa.Field) -> tuple[np.dtype, int]:
     return np.dtype(field.metadata[_DTYPE].decode()), int(field.metadata[_WIDTH])
 
 
-def list_field(name: str, kind: pa.DataType, why: str) -> pa.Field:
-    """Gives the Arrow field of a column of lists that are no vectors; `why` says of which rows."""
-    return pa.field(name, kind, metadata={_LIST: why.encode()})
+def list_field(name: str, kind: pa.DataType, why: str, width: int) -> pa.Field:
+    """Gives the Arrow field of a column of lists that are not all vectors of one width; `why` says
+    of which rows. Lists of `width` numbers can be read as vectors; 0: none can."""
+    return pa.field(name, kind, metadata={_LIST: why.encode(), _WIDTH: str(width).encode()})
 
 
 def why_list(field: pa.Field) -> str | None:
@@ -53,8 +56,29 @@ def why_list(field: pa.Field) -> str | None:
     return None if why is None else why.decode()
 
 
+def odd_lists(rows: pa.RecordBatch, name: str) -> npt.NDArray[np.intp]:
+    """Gives the positions of the rows that are no vectors in a column that has some: null, of
+    another width, or with a null inside; none in a column of another kind. O(N D)."""
+    width = _list_width(rows.schema.field(name)) if name in rows.schema.names else 0
+    if width < 1:
+        return np.empty(0, np.intp)
+    column = rows.column(name)
+    lengths_N = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
+    is_odd_N = lengths_N != width
+    flat = column.flatten()
+    if flat.null_count:
+        rows_of = np.repeat(np.arange(len(column)), np.maximum(lengths_N, 0))
+        is_odd_N[rows_of[flat.is_null().to_numpy(zero_copy_only=False)]] = True
+    return np.flatnonzero(is_odd_N)
+
+
+def _list_width(field: pa.Field) -> int:
+    return 0 if why_list(field) is None else int(field.metadata.get(_WIDTH, b"0"))
+
+
 def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
-    """Gives the (N, D) array of a vector column, or the (N,) array of a numeric one; read-only.
+    """Gives the (N, D) array of a vector column, or of lists that are all vectors, or the (N,)
+    array of a numeric one; read-only.
 
     Raises:
         PoolError: the column is missing, or is neither a vector nor numeric.
@@ -84,6 +108,11 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
                 "in at the source, or leave the column out"
             )
         return column.to_numpy(zero_copy_only=False)
+    width = _list_width(field)
+    if width and (pc.list_value_length(column).to_numpy(zero_copy_only=False) == width).all():
+        flat = column.flatten()
+        if not flat.null_count:
+            return flat.to_numpy(zero_copy_only=False).reshape(len(column), width)
     why = why_list(field)
     raise PoolError(
         f"column '{name}' is {field.type}, expected numbers or a vector column"

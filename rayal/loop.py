@@ -30,6 +30,7 @@ from rayal.history import History
 from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
 from rayal.ledger import Ledger, without_password
+from rayal.models.explain import cause_of
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
@@ -135,8 +136,9 @@ class Loop:
             try:
                 self.engine.open(self.pool, self.predictor, self.trainer)
                 state = self._rounds()
-            except RayalError as error:
-                self.ledger.set_state("failed", error=str(error))
+            except Exception as error:
+                said = str(error) if isinstance(error, RayalError) else cause_of(error)
+                self.ledger.set_state("failed", error=said)
                 raise
             finally:
                 self.engine.close()
@@ -248,7 +250,7 @@ class Loop:
             done = self.engine.score(scoring, bar)
         self._check_rejected(done.tallies)
         with self.clock("select"):
-            picks = strategy.selector.select(done.candidates, done.labelled, self.budget, keys)
+            picks = strategy.select(done.candidates, done.labelled, self.budget, keys)
             picks = strategy.with_chances(picks, done.tallies.num_scored)
         with self.clock("fetch"):
             rows = self.engine.rows(picks.ids, self.pool.schema.names)

@@ -160,7 +160,7 @@ def check_test_order(stopping: StoppingRule, num_rows: int, price_minor: int) ->
         ConfigError: a limit of money is below its price.
     """
     amount = num_rows * price_minor
-    reason = stopping.stop(Progress(0, 0, 0, 0.0, num_rows, (), num_rows, amount))
+    reason = stopping.stop(Progress(0, 0, 0, 0.0, num_rows, (), 0, amount))
     if reason is not None:
         raise ConfigError(
             f"test_budget={num_rows} costs {amount} minor units by itself, and the stopping rule "

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from rayal.errors import ConfigError
-from rayal.types import Kind, Needs, Picks, Scorer, Selector
+from rayal.keys import Keys
+from rayal.models.explain import explained, is_own
+from rayal.types import Candidates, Kind, Needs, Picks, Scorer, Selector
 
 _CANDIDATES_A_PICK = 10
 _LEAST_CANDIDATES = 100_000
@@ -63,6 +65,19 @@ class Strategy:
         if not (is_draw and getattr(self.selector, "takes_best", False) and len(picks.ids)):
             return picks
         return replace(picks, probabilities=np.full(len(picks.ids), len(picks.ids) / num_rows))
+
+    def select(
+        self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
+    ) -> Picks:
+        """Gives the selector's picks.
+
+        Raises:
+            ConfigError: the selector is the user's, and raised something.
+        """
+        if not is_own(self.selector):
+            return self.selector.select(candidates, labelled, budget, keys)
+        with explained(f"{type(self.selector).__name__}.select failed", "mend it"):
+            return self.selector.select(candidates, labelled, budget, keys)
 
     @property
     def needs_of_scorer(self) -> Needs:

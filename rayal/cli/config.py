@@ -188,7 +188,8 @@ def _one_line(
             if group in OPTIONAL and group != key:
                 options = " or ".join(f"{group}={one}" for one in loader.get_group_options(group))
                 return f"there is no key '{key}' while {group} is null; choose one: {options}"
-            close = difflib.get_close_matches(key, _known_keys(name), n=3)
+            others = [one for one in overrides if one is not word]
+            close = difflib.get_close_matches(key, _known_keys(name, others), n=3)
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             return (
                 f"there is no key '{key}' in the configuration{meant} "
@@ -201,8 +202,12 @@ def _cannot_compose(why: str) -> str:
     return f"the configuration could not be composed: {why}; check the words after `rayal run`"
 
 
-def _known_keys(name: str) -> list[str]:
-    return sorted(_dotted(OmegaConf.to_container(compose(name), resolve=False)))
+def _known_keys(name: str, overrides: Sequence[str]) -> list[str]:
+    try:  # the groups that were chosen have keys of their own
+        config = compose(name, overrides=list(overrides))
+    except HydraException:  # another word is wrong as well
+        config = compose(name)
+    return sorted(_dotted(OmegaConf.to_container(config, resolve=False)))
 
 
 def _dotted(node: Any, prefix: str = "") -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rayal.cli.opening import open_run
 from rayal.cli.words import Parser
+from rayal.errors import ConfigError
 from rayal.rundir import export_table, write_table
 
 
@@ -17,6 +18,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", required=True, help="the Parquet file to write")
     parser.add_argument("--ledger-url", help="where the ledger is not in RUN_DIR")
     words = parser.parse_args(arguments)
+    if Path(words.out).is_dir():
+        raise ConfigError(f"--out is {words.out}, a folder that is there; name a Parquet file")
     with open_run(words.run_dir, words.ledger_url) as (ledger, run_dir):
         batches = {event.round: event.result for event in ledger.events(step="selected")}
         table = export_table(run_dir, batches, ledger.labels(), ledger.run().config["kind"])

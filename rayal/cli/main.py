@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import rayal
 from rayal.cli.explain import line_of, tell
@@ -43,13 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     door = importlib.import_module(f"rayal.cli.{command}")
     try:
-        return int(door.main(words[1:]))
+        with _terminable():
+            return int(door.main(words[1:]))
     except SystemExit as end:  # --help, and a word that a command does not take
         if not isinstance(end.code, int | None):
             raise
         return end.code or 0
     except BrokenPipeError:
         return 1
+    except _Terminated:
+        print("terminated; the same command again goes on where it stood", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted; the same command again goes on where it stood", file=sys.stderr)
         return 130
@@ -58,6 +65,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if line is None:
             raise
         return tell(line)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came, as Kubernetes and systemd send it. Not an Exception: nothing may catch it."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end what runs as an interrupt does: Ray and its workers are put away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _usage() -> str:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from rayal import metrics
+from rayal.columns import odd_lists, vectors
 from rayal.engine import survivors
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
@@ -42,6 +44,7 @@ class _Encoded:
     padded_ids: torch.Tensor
     encoded: Any
     columns: dict[str, torch.Tensor]
+    odd: npt.NDArray[np.intp]  # positions of rows that a column has no value for
 
 
 class Worker:
@@ -113,7 +116,7 @@ class Worker:
             else:
                 ids_N = torch.from_numpy(piece.ids)
                 outputs = Outputs(ids_N, piece.columns)
-            yield piece.ids, outputs
+            yield piece.ids, _without(outputs, piece.odd) if len(piece.odd) else outputs
 
     def _encoded(
         self,
@@ -126,7 +129,8 @@ class Worker:
         def read() -> Iterator[_Encoded]:
             for rows in self.pool.batches(shard, ("sample_id", *columns), batch_rows):
                 ids = rows.column("sample_id").to_numpy().copy()
-                extra = {name: _column(rows, name) for name in score_columns}
+                odd = _odd(rows, score_columns)
+                extra = {name: _column(rows, name, odd) for name in score_columns}
                 encoded, padded_ids = None, torch.empty(0, dtype=torch.int64)
                 if needs_model:
                     # A short batch would change the bits of the forward pass, and reorder picks.
@@ -135,7 +139,7 @@ class Worker:
                         ids if padded is rows else padded.column("sample_id").to_numpy().copy()
                     )
                     encoded = self.predictor.encode(padded)
-                yield _Encoded(ids, padded_ids, encoded, extra)
+                yield _Encoded(ids, padded_ids, encoded, extra, odd)
 
         yield from (_read_ahead(read) if needs_model else read())
 
@@ -288,10 +292,28 @@ def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor])
     return Outputs(outputs.ids[:num_rows], arrays, rejected)
 
 
-def _column(rows: pa.RecordBatch, name: str) -> torch.Tensor:
-    from rayal.columns import vectors
+def _odd(rows: pa.RecordBatch, columns: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Gives the positions of rows that one of these columns has no vector for."""
+    odd = [odd_lists(rows, name) for name in columns]
+    return np.unique(np.concatenate(odd)) if odd else np.empty(0, np.intp)
 
-    return torch.from_numpy(vectors(rows, name).copy())
+
+def _column(rows: pa.RecordBatch, name: str, odd: npt.NDArray[np.intp]) -> torch.Tensor:
+    if not len(odd):
+        return torch.from_numpy(vectors(rows, name).copy())
+    good = np.setdiff1d(np.arange(rows.num_rows), odd)
+    values = vectors(rows.take(pa.array(good)), name)
+    filled = np.zeros((rows.num_rows, *values.shape[1:]), values.dtype)
+    filled[good] = values
+    return torch.from_numpy(filled)
+
+
+def _without(outputs: Outputs, odd: npt.NDArray[np.intp]) -> Outputs:
+    rejected = torch.zeros(len(outputs.ids), dtype=torch.bool, device=outputs.ids.device)
+    rejected[torch.from_numpy(odd)] = True
+    if outputs.rejected is not None:
+        rejected |= outputs.rejected
+    return Outputs(outputs.ids, outputs.arrays, rejected)
 
 
 def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:

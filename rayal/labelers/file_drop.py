@@ -29,7 +29,7 @@ from rayal.labelers.outbox import Manifest, Outbox
 from rayal.storage import is_disk_full
 from rayal.types import Ack, Capabilities, Chunk, Ids, LabelEvent, Order, Status, Vocabulary
 
-_MOST_PROBLEMS = 10
+_MOST_PROBLEMS = 5
 
 
 class FileDrop:
@@ -254,15 +254,9 @@ def _contradiction(first: Answer, other: Answer) -> list[str]:
 
 
 def _report(problems: Sequence[str], inbox: str) -> str:
-    if len(problems) == 1:
-        return (
-            f"the answers in {inbox} cannot be taken yet: {problems[0]}; correct these lines and "
-            "run the same command again, nothing is lost"
-        )
-    shown = "\n  ".join(problems[:_MOST_PROBLEMS])
     more = len(problems) - _MOST_PROBLEMS
-    rest = f"\n  ... and {more} more" if more > 0 else ""
+    shown = " | ".join([*problems[:_MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])])
     return (
-        f"the answers in {inbox} cannot be taken yet; correct these lines and run the same command "
-        f"again, nothing is lost:\n  {shown}{rest}"
+        f"the answers in {inbox} cannot be taken yet: {shown}; correct these lines and run the "
+        "same command again, nothing is lost"
     )

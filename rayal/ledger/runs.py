@@ -85,8 +85,8 @@ def start(
     differ = compare_configs(old.config, config, may_change, may_grow)
     if differ and connection.scalar(has_steps) is not None:
         raise ConfigError(
-            f"run '{run_id}' was started with another configuration ({'; '.join(differ)}); put "
-            "these keys back, or start a new run_dir (begin_from=<this run_dir> takes over the "
+            f"run '{run_id}' has another configuration by now ({'; '.join(differ)}); give these "
+            "keys as it has them, or start a new run_dir (begin_from=<this run_dir> takes over the "
             "labels of round 0)"
         )
     connection.execute(update(schema.runs).where(schema.runs.c.run_id == run_id).values(**fields))

@@ -32,6 +32,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def is_own(part: object) -> bool:
+    """Whether a part is the user's, so that what it raises is theirs to mend; a mistake of rayal's
+    keeps its traceback."""
+    return type(part).__module__.split(".")[0] != "rayal"
+
+
 @contextlib.contextmanager
 def explained(what: str, remedy: str) -> Iterator[None]:
     """Runs code that is not rayal's.

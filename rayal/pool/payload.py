@@ -41,9 +41,9 @@ class Payload:
     """The converter of a source's payload columns; types and widths are those of its first rows.
 
     Lists of numbers are vectors where all rows of the source have as many. Others are stored as
-    they are, as is every other column, NaN and null included: metadata that no model reads. A
-    transform that does read it rejects the rows that it cannot decode.
-    `lists` holds what is known to be no vector, and why.
+    they are, as is every other column, NaN and null included. A transform that reads them rejects
+    the rows that it cannot decode: of lists, those without the usual number of numbers.
+    `lists` holds what is known not to be vectors alone, and why.
     """
 
     def __init__(self, names: Sequence[str], lists: Mapping[str, str]) -> None:
@@ -71,7 +71,8 @@ class Payload:
                     out[name] = self._vector(piece, name, column, first_row)
                 else:  # a list of fixed width too, whose nulls Parquet stores as lists
                     out[name] = column.cast(pa.list_(field.type.value_type))
-                    self.fields.setdefault(name, list_field(name, out[name].type, why))
+                    known = list_field(name, out[name].type, why, _usual_width(column))
+                    self.fields.setdefault(name, known)
             else:
                 self.fields.setdefault(name, pa.field(name, field.type))
                 out[name] = column
@@ -125,6 +126,13 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _usual_width(column: pa.Array) -> int:
+    """Gives the most frequent length of the lists that hold something, 0 where none does."""
+    lengths = pc.list_value_length(column).drop_null().to_numpy(zero_copy_only=False)
+    lengths = lengths[lengths > 0]
+    return int(np.bincount(lengths).argmax()) if len(lengths) else 0
 
 
 def _why(row: int, is_null: bool, found: int, width: int) -> str:

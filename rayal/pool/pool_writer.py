@@ -119,7 +119,8 @@ class PoolWriter:
                 for name, why in text
             ),
             *(
-                f"column '{name}' is stored as lists, which no model reads as vectors: {why}"
+                f"column '{name}' is stored as lists: {why}; a model that reads vectors leaves "
+                "such rows out"
                 for name, why in lists
                 if why is not None
             ),

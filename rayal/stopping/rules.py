@@ -1,7 +1,6 @@
 """The stopping rules: labels, money, metric, time, pool. Each looks at `Progress` and nothing else.
 
-A limit of labels stops the run once it is reached, so the last batch may go past it by up to a
-budget. A limit of money stops it before the batch that is expected to go past it; what a vendor
+A limit of labels or of money stops the run before the batch that would go past it. What a vendor
 takes for an answer beyond its price is known only afterwards.
 """
 
@@ -17,7 +16,7 @@ from rayal.types import Progress, StoppingRule
 
 @dataclass(frozen=True)
 class MaxLabels:
-    """Stops when the run has this many labels."""
+    """Stops before a batch that would give the run more labels than this."""
 
     num_labels: int
 
@@ -26,9 +25,13 @@ class MaxLabels:
 
     def stop(self, progress: Progress) -> str | None:
         """Gives why to stop, or None."""
-        if progress.num_labels < self.num_labels:
+        after = progress.num_labels + progress.next_labels
+        if progress.num_labels < self.num_labels and after <= self.num_labels:
             return None
-        return f"{progress.num_labels} labels reach the limit of {self.num_labels}"
+        return (
+            f"there are {progress.num_labels} labels and the next batch has "
+            f"{progress.next_labels}, more than the limit of {self.num_labels}"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class TargetMetric:
         """
         if not has_metric:
             raise ConfigError(
-                f"the stopping rule TargetMetric(value={self.value}) needs a test metric, but the "
-                "pool's test rows have no labels; ingest with --label-column, or use another rule"
+                f"the stopping rule TargetMetric(value={self.value}) needs a test metric, but no "
+                "test row has a label; ingest with --label-column and a --test-share above 0, give "
+                "test_labels or test_budget, or use another rule"
             )
 
     def stop(self, progress: Progress) -> str | None:

@@ -167,7 +167,7 @@ def test_a_target_metric_without_test_labels(doors: Doors) -> None:
     source = write_embeddings(doors.folder / "rows.parquet", 100)
     whole = ingest(str(source), str(doors.folder / "whole"), label_column="label", test_share=0.0)
     doors.run(whole, "r", "stopping=target_metric").refused(
-        "stopping rule TargetMetric", "test rows have no labels", "--label-column"
+        "stopping rule TargetMetric", "no test row has a label", "--label-column"
     )
     bare = doors.folder / "bare.parquet"
     pq.write_table(pq.read_table(source).drop_columns(["label"]), bare)

@@ -130,11 +130,11 @@ def test_any_parquet_with_an_embedding(doors: Doors) -> None:
     words = ("ingest", "in.parquet", "pool", "--label-column", "label")
     doors(*words).refused("a column 'weight', a name that rayal writes", "--drop weight")
     said = doors(*words, "--drop", "weight,score", "--test-share", "0").done()
-    assert "note: column 'input_ids' is stored as lists, which no model reads as vec" in said.out
+    assert "note: column 'input_ids' is stored as lists: it is empty in row 0" in said.out
     assert "note: column 'spans' is stored as lists" in said.out
     doors.run("pool", "r", "labeler=file_drop").done()  # which sends every column to a person
     doors.run("pool", "s", "model.transform.column=input_ids").refused(
-        "column 'input_ids' is list<", "it is empty in row 0 of the source", "mend the source"
+        "of 400 rows could not be decoded, more than max_rejected_share"
     )
     both = ("model.transform.column=[embedding,height]", "max_rejected_share=0.01")
     said = doors.run("pool", "t", *both).done()
@@ -299,3 +299,24 @@ def test_a_class_that_no_label_shows_is_said(doors: Doors, engine: list[str]) ->
     said = doors.run("pool", "r", *engine).done()
     line = "warning: no label shows 1 of 5 classes yet: 'emu'; the model cannot learn them until"
     assert said.err.count(line) == 2  # once a round
+
+
+@pytest.mark.parametrize("engine", [["engine=local"], ["strategy=gsx", "strategy@cold_start=gsx"]])
+def test_rows_without_a_vector_are_left_out_and_listed(doors: Doors, engine: list[str]) -> None:
+    """With a model, and by a strategy that looks at the column itself."""
+    table = pq.read_table(write_embeddings(doors.folder / "in.parquet", 400))
+    rows = table["embedding"].to_pylist()
+    rows[7], rows[11], rows[13] = None, rows[11][:3], [None, *rows[13][1:]]
+    odd = table.set_column(0, "embedding", pa.array(rows, pa.list_(pa.float32())))
+    pq.write_table(odd, doors.folder / "in.parquet")
+    words = ("ingest", "in.parquet", "pool", "--label-column", "label", "--test-share", "0")
+    said = doors(*words).done()
+    assert "note: column 'embedding' is stored as lists: it is null in row 7" in said.out
+    doors.run("pool", "r", "budget=150", "max_rejected_share=0.01", *engine).done()
+    picked = _picked(doors.folder / "r")
+    assert len(picked) == 300
+    assert picked.isdisjoint({7, 11, 13})
+    assert (doors.folder / "r" / "rejected.txt").read_text() == "7\n11\n13\n"
+    doors.run("pool", "s", "max_rejected_share=0.001", *engine, "budget=150").refused(
+        "3 of 400 rows could not be decoded, more than max_rejected_share=0.001"
+    )

@@ -98,9 +98,9 @@ def test_a_changed_configuration(doors: Doors, class_pool: Pool) -> None:
     doors.run(class_pool, "r", "num_rounds=1").done()
     before = contents(doors.folder / "r")
     line = doors.run(class_pool, "r", "budget=30", "seed=7", "strategy=entropy").refused(
-        "was started with another configuration", "budget: 20 -> 30", "seed: 0 -> 7",
+        "has another configuration by now", "budget: 20 -> 30", "seed: 0 -> 7",
         'strategy.scorer._target_: "rayal.scorers.margin.Margin" -> "rayal.scorers.entropy.En',
-        "put these keys back, or start a new run_dir",
+        "give these keys as it has them, or start a new run_dir",
     )  # fmt: skip
     assert "num_rounds" not in line  # it may grow
     doors.run(class_pool, "r", "num_rounds=0").refused("num_rounds=0")

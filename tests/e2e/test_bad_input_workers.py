@@ -177,3 +177,47 @@ def test_own_classes_on_ray_from_here_and_by_py_modules(doors: Doors, pool: Pool
     sys.path.append(str(doors.folder / "lib"))
     doors.run(pool, "local", *words).done()
     assert doors.digest("r") == doors.digest("local")
+
+
+PARTS = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Raises:
+    needs = ("probs",)
+
+    def score(self, outputs, keys):
+        raise KeyError("no such word")
+
+
+@dataclass(frozen=True)
+class Breaks:
+    needs = ()
+
+    def select(self, candidates, labelled, budget, keys):
+        return [][budget]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (
+            ["strategy.scorer._target_=own_parts.Raises"],
+            ["Raises.score failed for ", "KeyError: 'no such word' (own_parts.py:10); mend it"],
+        ),
+        (
+            ["strategy.selector._target_=own_parts.Breaks"],
+            ["Breaks.select failed: IndexError: ", "(own_parts.py:18); mend it"],
+        ),
+    ],
+)
+def test_a_part_of_the_user_that_raises(
+    doors: Doors, class_pool: Pool, words: list[str], parts: list[str]
+) -> None:
+    doors.module("own_parts", PARTS)
+    doors.run(class_pool, "r", "strategy=margin", *words).refused(*parts)
+    stands = json.loads(doors("status", "r", "--json").done().out)
+    assert stands["state"] == "failed"
+    assert parts[0] in stands["error"]

@@ -95,3 +95,23 @@ def test_ten_kills_of_the_ray_engine(seed, class_pool, undisturbed, tmp_path):
     assert num_kills == 5
     assert got == expected
     _check_orders(vendor)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("engine", [[], _ray(2)])
+def test_a_terminated_run_says_so_and_goes_on(engine, class_pool, undisturbed, tmp_path):
+    run_dir = tmp_path / "run"
+    words = [*_overrides(class_pool, run_dir), *engine]
+    with Vendor(class_pool, run_dir).at_work():
+        command = Command(words, tmp_path / "first.log")
+        assert command.until(lambda: num_steps(run_dir) >= 8)
+        family = command.family()
+        command.process.terminate()
+        assert command.wait() == 143
+        said = command.text()
+        assert said.endswith("terminated; the same command again goes on where it stood\n")
+        assert "SIGTERM" not in said
+        assert "Traceback" not in said
+        assert left_over(family) == []
+        assert Command(words, tmp_path / "last.log").wait() == 0
+    assert digest(run_dir) == undisturbed[0]

@@ -45,7 +45,7 @@ def test_a_target_needs_one_test_row_with_a_label(tmp_path):
             if kept:
                 preflight.check_stopping(pool, rule, has_test_labels=False)
                 continue
-            with pytest.raises(ConfigError, match="the pool's test rows have no labels"):
+            with pytest.raises(ConfigError, match="no test row has a label; ingest with"):
                 preflight.check_stopping(pool, rule, has_test_labels=False)
         preflight.check_stopping(pool, AnyOf(), has_test_labels=False)
 

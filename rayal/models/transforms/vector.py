@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from rayal.columns import is_known_finite, vectors
+from rayal.columns import is_known_finite, odd_lists, vectors
 from rayal.models.transform import Undecodable
 
 
@@ -22,7 +22,7 @@ class Vector:
     by its Euclidean norm (a row of zeros stays one). O(N D).
 
     Raises:
-        Undecodable: a row holds NaN, infinity or null.
+        Undecodable: a row holds NaN, infinity or null, or a list of another width than most.
         PoolError: a column is missing, or is neither a vector nor numeric.
     """
 
@@ -48,6 +48,9 @@ class Vector:
             if name in rows.schema.names and rows.column(name).null_count:
                 nulls = np.flatnonzero(rows.column(name).is_null().to_numpy(zero_copy_only=False))
                 raise Undecodable(nulls.tolist(), f"column '{name}' is null there")
+            odd = odd_lists(rows, name)
+            if len(odd):
+                raise Undecodable(odd.tolist(), f"column '{name}' is no vector of the usual width")
         parts = [vectors(rows, name).reshape(len(rows), -1) for name in self.columns]
         if len(parts) == 1:
             # A module may write in place: never into memory of others, or of a mapped file.

@@ -39,7 +39,13 @@ def results(value, higher_is_better):
 @pytest.mark.parametrize(
     ("rule", "before", "reached", "reason"),
     [
-        (MaxLabels(101), {}, {"num_labels": 101}, "101 labels reach the limit of 101"),
+        (MaxLabels(101), {}, {"num_labels": 101}, "there are 101 labels"),
+        (
+            MaxLabels(120),
+            {"num_labels": 100, "next_labels": 20},
+            {"num_labels": 101, "next_labels": 20},
+            "101 labels and the next batch has 20, more than the limit of 120",
+        ),
         (MaxAmount(60), {"amount_minor": 59}, {"amount_minor": 61}, "61 minor units"),
         (WallTime(0.5), {"elapsed_s": 1_799.0}, {}, "0.5 hours reach the limit of 0.5"),
         (PoolExhausted(), {"num_unlabelled": 1}, {"num_unlabelled": 0}, "no unlabelled row"),
@@ -72,7 +78,7 @@ def test_a_metric_without_a_value_stops_nothing(value):
 
 def test_any_of_gives_the_first_reason_in_its_order():
     rules = AnyOf([MaxLabels(10), MaxAmount(10), PoolExhausted()])
-    assert "labels reach" in rules.stop(at())
+    assert "labels and the next" in rules.stop(at())
     assert "minor units" in rules.stop(at(num_labels=5))
     assert rules.stop(at(num_labels=5, amount_minor=5)) is None
     assert AnyOf().stop(at(num_unlabelled=0)) is None

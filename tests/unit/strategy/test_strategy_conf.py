@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 
 from rayal.errors import ConfigError
 from rayal.strategy import Strategy
@@ -13,11 +14,17 @@ from rayal.types import OUTPUTS
 CONF = Path(__file__).resolve().parents[3] / "conf" / "strategy"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 FOR_NUMBERS = {"gsy", "igs", "predictive_variance"}
+OF_INPUTS = ("gsx", "igs")
 FOR_ANY = {"gsx", "k_center", "kmeans", "random"}
 
 
+COLUMN = "embedding"  # what the model reads
+
+
 def build(name):
-    return instantiate(yaml.safe_load((CONF / f"{name}.yaml").read_text()), _convert_="all")
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+    tree = OmegaConf.create({"model": {"transform": {"column": COLUMN}}, "strategy": node})
+    return instantiate(tree, _convert_="all")["strategy"]
 
 
 def test_there_are_strategies():
@@ -28,7 +35,7 @@ def test_there_are_strategies():
 def test_every_node_builds(name):
     strategy = build(name)
     assert isinstance(strategy, Strategy)
-    assert set(strategy.needs_of_scorer) | set(strategy.selector.needs) <= set(OUTPUTS)
+    assert set(strategy.needs_of_scorer) | set(strategy.selector.needs) <= {*OUTPUTS, COLUMN}
     assert strategy.keep(10) == (None if strategy.scorer is None else 100_000)
 
 
@@ -50,8 +57,17 @@ def test_every_strategy_takes_or_refuses_a_kind_of_labels(name, kind):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_selector_may_be_told_is_listed_with_its_default(name):
-    """`strategy.selector.feature=x` needs no `+`. Not so `multilabel`: the labels decide it."""
+    """`strategy.selector.feature=x` needs no `+`. Not so `multilabel`: the labels decide it. Greedy
+    sampling looks at the inputs, whose column only the model's node knows."""
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())["selector"]
     parameters = inspect.signature(get_class(node.pop("_target_"))).parameters
     defaults = {key: one.default for key, one in parameters.items() if key != "multilabel"}
+    if name in OF_INPUTS:
+        assert node.pop("feature") == "${model.transform.column}"
+        assert defaults.pop("feature") == "embeds"
     assert node == defaults
+
+
+@pytest.mark.parametrize("name", OF_INPUTS)
+def test_greedy_sampling_looks_at_the_inputs(name):
+    assert build(name).selector.needs[0] == COLUMN
