@@ -174,7 +174,7 @@ def test_a_target_metric_without_test_labels(doors: Doors) -> None:
     ingest(str(bare), str(doors.folder / "bare"))
     words = "vocabulary={_target_: rayal.types.Vocabulary, kind: class, classes: [ant, bee]}"
     doors.run("bare", "r", words, "labeler=file_drop", "stopping=target_metric").refused(
-        "stopping rule TargetMetric", "test rows have no labels"
+        "stopping rule TargetMetric", "no test row has a label"
     )
     assert not (doors.folder / "r").exists()
     said = doors.run("bare", "r", words, "labeler=file_drop").done()
