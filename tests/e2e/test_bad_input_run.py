@@ -205,3 +205,17 @@ def test_an_interrupt_is_one_line(
     assert "Traceback" not in said.err
     doors.run(class_pool, "r").done()
     assert doors.digest("r") == doors.digest("plain")
+
+
+def test_the_keys_of_a_chosen_group_are_offered(doors: Doors, class_pool: Pool) -> None:
+    line = doors.run(class_pool, "r", "engine=ray", "engine.num_worker=2").refused(
+        "no key 'engine.num_worker'"
+    )
+    assert "did you mean engine.num_workers" in line
+
+
+def test_an_export_into_a_folder(doors: Doors, class_pool: Pool) -> None:
+    doors.run(class_pool, "r", "num_rounds=1").done()
+    (doors.folder / "out").mkdir()
+    doors("export", "r", "--out", "out").refused("--out is out, a folder", "name a Parquet file")
+    assert list((doors.folder / "out").iterdir()) == []
