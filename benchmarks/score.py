@@ -4,8 +4,9 @@
 
 The worker is rayal's own, as the local engine runs it: read, check, predict, score, keep the best M
 with their ids, leave survivors on disk for each shard. The bare loop reads the same files and keeps
-the best M in memory, and does nothing else. Both have one thread for mathematics. They run in turn,
-several times, in processes of their own; pinned means that every thread of a process, the reader
+the best M in memory, and does nothing else; it has rayal's own softmax and two likeliest (another
+line of the table: with torch's). Both have one thread for mathematics. They run in turn, several
+times, in processes of their own; pinned means that every thread of a process, the reader
 included, may use one core alone. Ratios are medians over the turns: other work on the machine hits
 neighbours in time alike. With --cuda the worker is measured against a forward pass whose rows
 already lie on the device.
@@ -25,7 +26,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -49,8 +50,9 @@ from rayal.models.modules import MLP
 from rayal.models.transforms import Vector
 from rayal.pool import Pool, ingest
 from rayal.predictors import TorchPredictor
+from rayal.probabilities import softmax, top_two
 from rayal.scorers.margin import Margin
-from rayal.types import Checkpoint, Slice
+from rayal.types import Checkpoint, Outputs, Slice
 
 CLASSES, BATCH_ROWS = 10, 4096
 WANTED_OF_BARE, WANTED_OF_TWO = 0.9, 1.7
@@ -138,7 +140,9 @@ def _scores(part: Slice, step: int) -> np.ndarray:
     return part.scores
 
 
-def run_bare(case: Case, shards: Sequence[int]) -> np.ndarray:
+def run_bare(
+    case: Case, shards: Sequence[int], score: Callable[..., torch.Tensor] | None = None
+) -> np.ndarray:
     """Scores some shards by the shortest loop there is; gives the best M scores, ascending."""
     module = _module(case)
     pool = case.open()
@@ -148,7 +152,7 @@ def run_bare(case: Case, shards: Sequence[int]) -> np.ndarray:
         for rows in read_bare(pool, index):
             ids.append(rows.column("sample_id").to_numpy())
             with torch.inference_mode():
-                scores.append(margin(module, vectors_bare(rows, case.width)).numpy())
+                scores.append((score or margin)(module, vectors_bare(rows, case.width)).numpy())
         best_ids, best = np.concatenate(ids), np.concatenate(scores)
         if len(best) > case.keep:
             kept = np.argpartition(best, -case.keep)[-case.keep :]
@@ -193,17 +197,20 @@ def vectors_bare(rows: pa.RecordBatch, width: int) -> torch.Tensor:
 
 
 def margin(module: torch.nn.Module, rows_ND: torch.Tensor) -> torch.Tensor:
-    """Gives the margin score in the fastest way known here: `topk(2)` would take twice the time of
-    two maxima, and `softmax` of so few classes six times that of whole arrays."""
-    logits_NC = module(rows_ND)[0]
-    probs_NC = (logits_NC - logits_NC.amax(1, keepdim=True)).exp_()
-    probs_NC /= probs_NC.sum(1, keepdim=True)
-    first_N, place_N = probs_NC.max(dim=1)
-    second_N = probs_NC.scatter_(1, place_N[:, None], 0.0).amax(dim=1)
+    """Gives the margin score in the fastest way known here, which is rayal's own."""
+    outputs = Outputs(rows_ND, {"probs": softmax(module(rows_ND)[0])})
+    first_N, second_N = top_two(outputs)
     return 1.0 - (first_N.double() - second_N.double())
 
 
-ROLES = {"bare": run_bare, "worker": run_worker, "resident": run_resident}
+def margin_plain(module: torch.nn.Module, rows_ND: torch.Tensor) -> torch.Tensor:
+    """Gives the margin score as most would write it."""
+    best_N2 = module(rows_ND)[0].softmax(1).topk(2).values.double()
+    return 1.0 - (best_N2[:, 0] - best_N2[:, 1])
+
+
+run_plain = partial(run_bare, score=margin_plain)
+ROLES = {"bare": run_bare, "plain": run_plain, "worker": run_worker, "resident": run_resident}
 
 
 # ------------------------------------------------------------------------------------- processes
@@ -285,6 +292,7 @@ def measure(case: Case, args: argparse.Namespace, table: Table) -> None:
     sizes = [n for n in args.workers if cores is not None and n <= min(len(cores), num_shards)]
     bare = [Process("bare", case) for _ in range(max(sizes, default=1))]
     workers = [Process("worker", case) for _ in bare]
+    plain = Process("plain", case)
 
     def together(some: Sequence[Process]) -> list[Turn]:
         start = time.perf_counter()
@@ -300,6 +308,7 @@ def measure(case: Case, args: argparse.Namespace, table: Table) -> None:
             for size in sizes:
                 found[f"{size} bare, pinned"] = together(bare[:size])
                 found[f"{size} worker, pinned"] = together(workers[:size])
+            found["1 plain, pinned"] = together([plain])
             found["1 bare, unpinned"] = [bare[0].run(shards, cores)]
             found["1 worker, unpinned"] = [workers[0].run(shards, cores)]
             check_alike(case, found["1 bare, unpinned"][0], found["1 worker, unpinned"][0])
@@ -307,7 +316,7 @@ def measure(case: Case, args: argparse.Namespace, table: Table) -> None:
                 if turn >= 0:  # the first turn warms caches
                     runs.setdefault(name, []).append(turns)
     finally:
-        for one in (*bare, *workers):
+        for one in (*bare, *workers, plain):
             one.close()
 
     def put(what: str, text: str) -> None:
@@ -333,6 +342,9 @@ def measure(case: Case, args: argparse.Namespace, table: Table) -> None:
 
     ratio("1 worker / 1 bare, pinned", "1 bare, pinned", "1 worker, pinned", WANTED_OF_BARE)
     cpu_ratio("1 / 1", "1 bare, pinned", "1 worker, pinned")
+    ratio(
+        "1 worker / 1 with torch's softmax and topk, pinned", "1 plain, pinned", "1 worker, pinned"
+    )
     ratio("2 workers / 1 worker, pinned", "1 worker, pinned", "2 worker, pinned", WANTED_OF_TWO)
     cpu_ratio("2 / 1", "1 worker, pinned", "2 worker, pinned", 2.0)
     ratio("2 bare / 1 bare, pinned", "1 bare, pinned", "2 bare, pinned")

@@ -8,6 +8,7 @@ fixed_size_list (measured).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayal.errors import PoolError
+from rayal.types import Ids
 
 _DTYPE, _WIDTH, _LIST = b"rayal.dtype", b"rayal.width", b"rayal.list"
 _FINITE = b"rayal.finite"
@@ -27,11 +29,6 @@ def vector_field(name: str, dtype: np.dtype, width: int, *, known_finite: bool =
     if known_finite:
         metadata[_FINITE] = b"1"
     return pa.field(name, pa.binary(dtype.itemsize * width), nullable=False, metadata=metadata)
-
-
-def is_known_finite(field: pa.Field) -> bool:
-    """Whether every value was found to be a finite float32 when the column was written."""
-    return field.metadata is not None and _FINITE in field.metadata
 
 
 def is_vector(field: pa.Field) -> bool:
@@ -76,6 +73,31 @@ def _list_width(field: pa.Field) -> int:
     return 0 if why_list(field) is None else int(field.metadata.get(_WIDTH, b"0"))
 
 
+def ids_of(rows: pa.RecordBatch) -> Ids:
+    """Gives the (N,) sample_ids, writeable, perhaps in the rows' memory."""
+    column = rows.column("sample_id")
+    buffer = column.buffers()[1]
+    if buffer is None or not buffer.is_mutable:
+        return column.to_numpy().copy()
+    return np.ndarray((len(column),), np.int64, buffer, 8 * column.offset)
+
+
+def finite_vectors(rows: pa.RecordBatch, name: str) -> np.ndarray | None:
+    """Gives the (N, D) array, read-only, of a vector column whose every value was found to be a
+    finite float32 when it was written, and None for any other: these need no second look."""
+    at = rows.schema.get_field_index(name)
+    metadata = (rows.schema.field(at).metadata or {}) if at >= 0 else {}
+    return _of_bytes(rows.column(at), metadata) if _FINITE in metadata else None
+
+
+def _of_bytes(column: pa.Array, metadata: Mapping[bytes, bytes]) -> np.ndarray:
+    dtype, width = np.dtype(metadata[_DTYPE].decode()), int(metadata[_WIDTH])
+    buffer, start = column.buffers()[1], column.offset * width * dtype.itemsize
+    if buffer is None:
+        return np.empty((0, width), dtype)
+    return np.ndarray((len(column), width), dtype, buffer, start)
+
+
 def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     """Gives the (N, D) array of a vector column, or of lists that are all vectors, or the (N,)
     array of a numeric one; read-only.
@@ -96,11 +118,7 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
                 pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
             )
     if is_vector(field):
-        dtype, width = vector_shape(field)
-        buffer, start = column.buffers()[1], column.offset * width * dtype.itemsize
-        if buffer is None:
-            return np.empty((0, width), dtype)
-        return np.ndarray((len(column), width), dtype, buffer, start)
+        return _of_bytes(column, field.metadata)
     if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
         if column.null_count:
             raise PoolError(

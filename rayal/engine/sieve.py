@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from rayal.engine.scoring import Scoring, ShardReport
-from rayal.engine.survivors import ListedCandidates, Rows, Taken
+from rayal.engine.survivors import Rows, Taken
 from rayal.errors import ScoringError
 from rayal.pool import Shard
-from rayal.ranking import Cut, exact_cut, rows_inside, sketch
+from rayal.probabilities import class_counts
+from rayal.ranking import Cut, cut_at, rows_inside, sketch
 from rayal.scorers.asked import scores_of
-from rayal.types import Ids, Outputs, Slice
+from rayal.types import Ids, Outputs
 
 _MAX_LISTED = 1_000  # undecodable rows that a report names one by one
 
@@ -51,9 +52,8 @@ class Sieve:
         self.num_rows += len(ids)
         self.num_scored += len(ids) if fresh_N is None else int(np.count_nonzero(fresh_N))
         self._count_classes(outputs, fresh_N)
-        at = np.arange(len(ids))
-        if self.cut is not None:
-            at = rows_inside(scores_N, ids, self.cut)
+        cut = self.cut
+        at = np.arange(len(ids)) if cut is None else rows_inside(scores_N, ids, cut)
         if fresh_N is not None:
             at = at[fresh_N[at]]
         if len(at):
@@ -104,20 +104,18 @@ class Sieve:
 
     def _prune(self, keep: int) -> None:
         rows = Rows.concat(self.parts)
-        cut = exact_cut(ListedCandidates([Slice(0, rows.ids, rows.scores, {})]), keep)
-        if cut is not None:
-            rows = rows.take(rows_inside(rows.scores, rows.ids, cut))
-            self.cut = cut  # who is not among the best of the shard is not among those of the pool
+        # Who is not among the best of the shard is not among those of the pool.
+        self.cut = cut_at(rows.scores, rows.ids, keep)
+        rows = rows.take(rows_inside(rows.scores, rows.ids, self.cut))
         self.parts, self.num_pending_rows = [rows], len(rows.ids)
 
     def _rows(
         self, shard: Shard, outputs: Outputs, ids: Ids, scores_N: np.ndarray, at: np.ndarray
     ) -> Rows:
         features = {}
-        where = torch.from_numpy(at)
         for name in self.scoring.features:
             tensor = outputs[name]
-            array = tensor[where.to(tensor.device)].cpu().numpy()
+            array = tensor[torch.from_numpy(at).to(tensor.device)].cpu().numpy()
             if array.dtype.kind == "f":
                 finite = np.isfinite(array).reshape(len(array), -1).all(1)
                 _check_finite(shard, name, np.where(finite, 0.0, np.nan), ids[at], None, None)
@@ -131,10 +129,7 @@ class Sieve:
             said_NC = (outputs.probs > 0.5).cpu().numpy()
             counts = (said_NC if fresh_N is None else said_NC[fresh_N]).sum(0, dtype=np.int64)
         else:
-            predicted_N = outputs.likeliest[1].cpu().numpy()
-            if fresh_N is not None:
-                predicted_N = predicted_N[fresh_N]
-            counts = np.bincount(predicted_N, minlength=outputs.probs.shape[1])
+            counts = class_counts(outputs, fresh_N)
         self.class_counts = counts if self.class_counts is None else self.class_counts + counts
 
 

@@ -9,20 +9,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from rayal import metrics
-from rayal.columns import odd_lists, vectors
 from rayal.engine import survivors
+from rayal.engine.batches import encoded, join_small, with_columns
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
 from rayal.engine.survivors import SliceSpec, Taken
@@ -36,15 +33,6 @@ from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice
 _REHEARSED = 64  # rows
 IDS_ONLY_ROWS = 65_536  # rows at a time where nothing but ids is read
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    ids: Ids  # the real rows, without padding
-    padded_ids: torch.Tensor
-    encoded: Any
-    columns: dict[str, torch.Tensor]
-    odd: npt.NDArray[np.intp]  # positions of rows that a column has no value for
 
 
 class Worker:
@@ -96,7 +84,7 @@ class Worker:
         taken = self._read_taken(scoring.taken_path)
         kept = Sieve(scoring, cut)
         with self._named(shard):
-            for ids, outputs in self._outputs(shard, scoring):
+            for ids, outputs in join_small(self._outputs(shard, scoring)):
                 kept.add(shard, ids, outputs, taken)
         report, candidates, labelled = kept.finish(shard)
         survivors.write(scoring.folder, report, candidates, labelled)
@@ -109,39 +97,12 @@ class Worker:
         )
         only_ids = not columns
         batch_rows = IDS_ONLY_ROWS if only_ids else self.predictor.batch_rows
-        for piece in self._encoded(shard, columns, scoring.columns, needs_model, batch_rows):
-            if needs_model:
-                outputs = self.predictor.predict(piece.padded_ids, piece.encoded, scoring.outputs)
-                outputs = _unpadded(outputs, len(piece.ids), piece.columns)
-            else:
-                ids_N = torch.from_numpy(piece.ids)
-                outputs = Outputs(ids_N, piece.columns)
-            yield piece.ids, _without(outputs, piece.odd) if len(piece.odd) else outputs
-
-    def _encoded(
-        self,
-        shard: Shard,
-        columns: Sequence[str],
-        score_columns: Sequence[str],
-        needs_model: bool,
-        batch_rows: int,
-    ) -> Iterator[_Encoded]:
-        def read() -> Iterator[_Encoded]:
-            for rows in self.pool.batches(shard, ("sample_id", *columns), batch_rows):
-                ids = rows.column("sample_id").to_numpy().copy()
-                odd = _odd(rows, score_columns)
-                extra = {name: _column(rows, name, odd) for name in score_columns}
-                encoded, padded_ids = None, torch.empty(0, dtype=torch.int64)
-                if needs_model:
-                    # A short batch would change the bits of the forward pass, and reorder picks.
-                    padded = _pad(rows, batch_rows)
-                    padded_ids = torch.from_numpy(
-                        ids if padded is rows else padded.column("sample_id").to_numpy().copy()
-                    )
-                    encoded = self.predictor.encode(padded)
-                yield _Encoded(ids, padded_ids, encoded, extra, odd)
-
-        yield from (_read_ahead(read) if needs_model else read())
+        predictor = self.predictor if needs_model else None
+        for batch in encoded(self.pool, predictor, shard, columns, scoring.columns, batch_rows):
+            outputs = Outputs(batch.padded_ids, {})
+            if predictor is not None:
+                outputs = predictor.predict(batch.padded_ids, batch.encoded, scoring.outputs)
+            yield batch.ids, with_columns(outputs, batch)
 
     # ------------------------------------------------------------------------------- testing
 
@@ -157,11 +118,12 @@ class Worker:
         start = 0
         columns = self.predictor.columns()
         with self._named(shard):
-            for piece in self._encoded(shard, columns, (), True, self.predictor.batch_rows):
-                outputs = self.predictor.predict(piece.padded_ids, piece.encoded, needs)
-                outputs = _unpadded(outputs, len(piece.ids), {})
-                some = labels[start : start + len(piece.ids)]
-                start += len(piece.ids)
+            batch_rows = self.predictor.batch_rows
+            for batch in encoded(self.pool, self.predictor, shard, columns, (), batch_rows):
+                outputs = self.predictor.predict(batch.padded_ids, batch.encoded, needs)
+                outputs = with_columns(outputs, batch)
+                some = labels[start : start + len(batch.ids)]
+                start += len(batch.ids)
                 known = np.asarray([label is not None for label in some])
                 if outputs.rejected is not None:
                     known &= ~outputs.rejected.cpu().numpy()
@@ -169,7 +131,7 @@ class Worker:
                     [x for x, ok in zip(some, known, strict=True) if ok and x is not None]
                 )
                 said = outputs[needs[0]].cpu().numpy()
-                wanted = (len(piece.ids), vocabulary.num_outputs)
+                wanted = (len(batch.ids), vocabulary.num_outputs)
                 if said.shape != wanted:
                     raise ScoringError(
                         f"test shard {shard.index}: {type(self.predictor).__name__} gave "
@@ -280,92 +242,3 @@ def has_undecodable(predictor: Predictor, rows: pa.Table) -> bool:
         if rejected is not None and bool(rejected.any()):
             return True
     return False
-
-
-def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor]) -> Outputs:
-    if num_rows == len(outputs.ids) and not columns:
-        return outputs
-    arrays = {name: tensor[:num_rows] for name, tensor in outputs.arrays.items()}
-    device = outputs.ids.device
-    arrays.update({name: tensor.to(device) for name, tensor in columns.items()})
-    rejected = None if outputs.rejected is None else outputs.rejected[:num_rows]
-    return Outputs(outputs.ids[:num_rows], arrays, rejected)
-
-
-def _odd(rows: pa.RecordBatch, columns: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Gives the positions of rows that one of these columns has no vector for."""
-    odd = [odd_lists(rows, name) for name in columns]
-    return np.unique(np.concatenate(odd)) if odd else np.empty(0, np.intp)
-
-
-def _column(rows: pa.RecordBatch, name: str, odd: npt.NDArray[np.intp]) -> torch.Tensor:
-    if not len(odd):
-        return torch.from_numpy(vectors(rows, name).copy())
-    good = np.setdiff1d(np.arange(rows.num_rows), odd)
-    values = vectors(rows.take(pa.array(good)), name)
-    filled = np.zeros((rows.num_rows, *values.shape[1:]), values.dtype)
-    filled[good] = values
-    return torch.from_numpy(filled)
-
-
-def _without(outputs: Outputs, odd: npt.NDArray[np.intp]) -> Outputs:
-    rejected = torch.zeros(len(outputs.ids), dtype=torch.bool, device=outputs.ids.device)
-    rejected[torch.from_numpy(odd)] = True
-    if outputs.rejected is not None:
-        rejected |= outputs.rejected
-    return Outputs(outputs.ids, outputs.arrays, rejected)
-
-
-def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:
-    missing = batch_rows - rows.num_rows
-    if missing <= 0:
-        return rows
-    last = np.full(missing, rows.num_rows - 1)
-    return rows.take(pa.array(np.concatenate([np.arange(rows.num_rows), last])))
-
-
-def _read_ahead(read: Callable[[], Iterator[_Encoded]]) -> Iterator[_Encoded]:
-    """Gives what `read` yields, made in a thread that is one piece ahead.
-
-    More would leave a core's cache before it is used. Two bare locks hand the piece over: a
-    `queue.Queue` takes ten times as long, which a small model's pass would feel.
-    """
-    taken, made = threading.Lock(), threading.Lock()
-    made.acquire()
-    place: list[_Encoded | BaseException | None] = [None]
-    is_over = False
-
-    def hand_over(piece: _Encoded | BaseException | None) -> bool:
-        taken.acquire()
-        if is_over:
-            return False
-        place[0] = piece
-        made.release()
-        return True
-
-    def run() -> None:
-        try:
-            for piece in read():
-                if not hand_over(piece):
-                    return
-            hand_over(None)
-        except BaseException as error:  # handed to the main thread, which raises it
-            hand_over(error)
-
-    thread = threading.Thread(target=run, name="rayal-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            made.acquire()
-            piece, place[0] = place[0], None
-            taken.release()
-            if piece is None:
-                return
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-    finally:
-        is_over = True
-        with contextlib.suppress(RuntimeError):
-            taken.release()  # it may wait there
-        thread.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
+from rayal.probabilities import top_two
 from rayal.types import Outputs, Scores
 
 
@@ -25,11 +26,9 @@ class Margin:
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative."""
-        probs_NC = outputs.probs
         if self.multilabel:
+            probs_NC = outputs.probs
             closeness_NC = 1.0 - (2.0 * probs_NC.double() - 1.0).abs()
             return closeness_NC.mean(dim=1).clamp(min=0.0)
-        # Two passes for a maximum take 0.4 of the time of topk(2) on a CPU (65,536 x 30).
-        first_N, place_N = outputs.likeliest
-        second_N = probs_NC.scatter(1, place_N[:, None], 0.0).amax(dim=1)
-        return (1.0 - (first_N.double() - second_N.double())).clamp(min=0.0)
+        first_N, second_N = top_two(outputs)
+        return (second_N - first_N.double()).add_(1.0).clamp_(min=0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rayal.engine.worker import _read_ahead
+from rayal.engine.batches import read_ahead
 
 
 def _readers() -> list[threading.Thread]:
@@ -27,7 +27,7 @@ def test_every_piece_in_order(num_pieces: int, slow: str) -> None:
             yield piece
 
     found = []
-    for piece in _read_ahead(read):
+    for piece in read_ahead(read):
         time.sleep(0.002 if slow == "user" else 0)
         found.append(piece)
     assert found == list(range(num_pieces))
@@ -42,7 +42,7 @@ def test_an_error_of_the_reader_comes_after_what_it_read(at: int) -> None:
 
     found: list[Any] = []
     with pytest.raises(KeyError, match="lost"):
-        found.extend(_read_ahead(read))
+        found.extend(read_ahead(read))
     assert found == list(range(at))
     assert _readers() == []
 
@@ -59,7 +59,7 @@ def test_the_reader_ends_with_its_user(num_taken: int, wait_s: float) -> None:
 
     for _ in range(20):
         read_so_far.clear()
-        pieces = _read_ahead(read)
+        pieces = read_ahead(read)
         for _ in range(num_taken):
             next(pieces)
         time.sleep(wait_s)  # by now it waits to hand the next piece over, or does not yet

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayal.columns import content_hash, is_vector, vectors, why_list
+from rayal.columns import content_hash, ids_of, is_vector, vectors, why_list
 from rayal.errors import ConfigError, PoolError
 from rayal.pool import Pool, ingest, open_pool
 
@@ -181,3 +181,23 @@ def test_whole_numbers_as_floats_may_be_names(tmp_path: Path) -> None:
         place = str(tmp_path / str(number))
         made = ingest(str(tmp_path / "in.parquet"), place, label_column="y", **options)
         assert made.manifest.notes == ()
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_ids_are_those_of_the_rows_and_can_be_written(
+    tmp_path: Path, start: int, is_mapped: bool
+) -> None:
+    rows = pa.record_batch({"other": np.arange(9.0), "sample_id": np.arange(-4, 5)})
+    if is_mapped:  # a file's own memory is nobody's to write
+        with (
+            pa.OSFile(str(tmp_path / "rows"), "wb") as sink,
+            pa.ipc.new_file(sink, rows.schema) as writer,
+        ):
+            writer.write_batch(rows)
+        rows = pa.ipc.open_file(pa.memory_map(str(tmp_path / "rows"))).get_batch(0)
+    for size in (0, 1, 9 - start):
+        ids = ids_of(rows.slice(start, size))
+        assert ids.tolist() == list(range(start - 4, start - 4 + size))
+        assert ids.dtype == np.int64
+        ids += 0

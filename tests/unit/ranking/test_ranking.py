@@ -6,6 +6,7 @@ from rayal.ranking import (
     Cut,
     Sketch,
     best_rows,
+    cut_at,
     exact_cut,
     inside,
     order_key,
@@ -142,3 +143,12 @@ def test_id_ranges_at_the_ends_of_int64():
     slices = cut_slices(ends, np.zeros(4), num_slices=2)
     assert exact_cut(slices, 3, gather_rows=0).last_id == 0
     assert exact_cut(cut_slices(ends, np.zeros(4)), 1, gather_rows=0).last_id == -(2**63)
+
+
+@pytest.mark.parametrize("num_values", [1, 3, 10**6])
+def test_cut_at_is_the_exact_cut_of_one_part(num_values):
+    scores, ids = rows(7, 500, num_values)
+    scores = np.where(scores == scores.min(), -0.0, scores - scores.mean())
+    for keep in (1, 2, 250, 499):
+        assert cut_at(scores, ids, keep) == exact_cut(cut_slices(ids, scores), keep)
+    assert inside(scores, ids, cut_at(scores, ids, 500)).all()
