@@ -43,7 +43,8 @@ class Scorer(Protocol):
     def needs(self) -> Needs: ...
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
-        """Gives (N,) float64, finite, higher = label sooner."""
+        """Gives (N,) float64, finite, higher = label sooner; each row's score is its own affair. N
+        may be several batches: small outputs are joined."""
         ...
 
 
