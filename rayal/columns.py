@@ -82,9 +82,11 @@ def ids_of(rows: pa.RecordBatch) -> Ids:
     return np.ndarray((len(column),), np.int64, buffer, 8 * column.offset)
 
 
-def finite_vectors(rows: pa.RecordBatch, name: str) -> np.ndarray | None:
+def finite_vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray | None:
     """Gives the (N, D) array, read-only, of a vector column whose every value was found to be a
     finite float32 when it was written, and None for any other: these need no second look."""
+    if not isinstance(rows, pa.RecordBatch):  # a table's columns are in pieces
+        return None
     at = rows.schema.get_field_index(name)
     metadata = (rows.schema.field(at).metadata or {}) if at >= 0 else {}
     return _of_bytes(rows.column(at), metadata) if _FINITE in metadata else None

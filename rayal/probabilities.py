@@ -8,7 +8,6 @@ third of the time so, and a tenth of that of `softmax(1)` and `topk(2)` (benchma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ import torch
 from rayal.types import Outputs
 
 FEW = 32  # classes; with more the transposition costs what it saves
+_OF_NUMPY = (torch.float32, torch.float64, torch.float16)  # it has no bfloat16
 
 Array = npt.NDArray[Any]
 
 
 def softmax(logits_NC: torch.Tensor) -> torch.Tensor:
-    """Gives (N, C) probabilities, to the last bits those of `torch.softmax`. O(N C)."""
+    """Gives (N, C) probabilities, up to the last bits those of `torch.softmax`. O(N C)."""
     if not _are_few(logits_NC):
         return logits_NC.softmax(1)
     exp_CN = torch.from_numpy(np.array(logits_NC.detach().numpy().T, order="C"))
@@ -57,9 +57,10 @@ def class_counts(outputs: Outputs, fresh_N: npt.NDArray[np.bool_] | None) -> npt
         probs_CN = _by_class(probs_NC)
         if fresh_N is not None:
             probs_CN = probs_CN[:, fresh_N]
-        is_highest_CN = probs_CN == probs_CN.max(0)
-        counts = [np.count_nonzero(is_highest_N) for is_highest_N in is_highest_CN]
-        if sum(counts) == probs_CN.shape[1]:  # else the first of equals is the likeliest
+        highest_N = probs_CN.max(0)
+        counts = [np.count_nonzero(probs_N == highest_N) for probs_N in probs_CN]
+        # Of equals the first is the likeliest, and NaN before all.
+        if sum(counts) == len(highest_N) and not np.isnan(highest_N).any():
             return np.array(counts, np.int64)
     class_N = outputs.likeliest[1].cpu().numpy()
     if fresh_N is not None:
@@ -67,28 +68,8 @@ def class_counts(outputs: Outputs, fresh_N: npt.NDArray[np.bool_] | None) -> npt
     return np.bincount(class_N, minlength=probs_NC.shape[1])
 
 
-def joined(parts: Sequence[Outputs]) -> Outputs:
-    """Gives the outputs of all the parts' rows, one part after the other; what lies class by class
-    stays so."""
-    arrays = {}
-    for name, first in parts[0].arrays.items():
-        some = [part.arrays[name] for part in parts]
-        is_by_class = first.ndim == 2 and first.stride(0) == 1
-        arrays[name] = (
-            torch.cat([one.t() for one in some], 1).t() if is_by_class else torch.cat(some)
-        )
-    rejected = None
-    if any(part.rejected is not None for part in parts):
-        none = [torch.zeros_like(part.ids, dtype=torch.bool) for part in parts]
-        known = [part.rejected for part in parts]
-        rejected = torch.cat(
-            [no if one is None else one for no, one in zip(none, known, strict=True)]
-        )
-    return Outputs(torch.cat([part.ids for part in parts]), arrays, rejected)
-
-
 def _are_few(values_NC: torch.Tensor) -> bool:
-    return values_NC.is_cpu and 0 < values_NC.shape[1] <= FEW
+    return values_NC.is_cpu and 0 < values_NC.shape[1] <= FEW and values_NC.dtype in _OF_NUMPY
 
 
 def _by_class(values_NC: torch.Tensor) -> Array:

@@ -31,6 +31,13 @@ def order_key(scores: Float64s) -> Keys64s:
         ValueError: a score is NaN or infinite; the message says how many and where.
     """
     scores = np.asarray(scores, np.float64)
+    _check_finite(scores)
+    bits = (scores + 0.0).view(np.int64)  # + 0.0 turns -0.0 into 0.0
+    # Below 0 every bit turns, else the sign: np.where takes four times as long.
+    return (bits ^ ((bits >> 63) | np.iinfo(np.int64).min)).view(np.uint64)
+
+
+def _check_finite(scores: Float64s) -> None:
     finite = np.isfinite(scores)
     if not finite.all():
         at = int(np.flatnonzero(~finite)[0])
@@ -38,9 +45,6 @@ def order_key(scores: Float64s) -> Keys64s:
             f"{int((~finite).sum())} of {len(scores)} scores are not finite (first at row {at}: "
             f"{scores[at]}), and have no rank; check the predictor's outputs"
         )
-    bits = (scores + 0.0).view(np.int64)  # + 0.0 turns -0.0 into 0.0
-    # Below 0 every bit turns, else the sign: np.where takes four times as long.
-    return (bits ^ ((bits >> 63) | np.iinfo(np.int64).min)).view(np.uint64)
 
 
 def score_of(key: np.uint64) -> np.float64:
@@ -73,8 +77,13 @@ def rows_inside(scores: Float64s, ids: Ids, cut: Cut) -> npt.NDArray[np.intp]:
 
 
 def cut_at(scores: Float64s, ids: Ids, keep: int) -> Cut:
-    """Gives the cut that holds exactly the best `keep` of N >= keep finite scores. O(N): 0.1 ms of
-    56,000, where a partition of keys takes 3."""
+    """Gives the cut that holds exactly the best `keep` of N >= keep >= 1 rows. O(N): 0.1 ms of
+    56,000, where a partition of keys takes 3.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    _check_finite(scores)
     edge = np.partition(scores, len(scores) - keep)[len(scores) - keep]
     tied = ids[scores == edge]
     place = keep - np.count_nonzero(scores > edge) - 1

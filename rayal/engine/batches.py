@@ -6,7 +6,6 @@ Needs torch, numpy and pyarrow only, as the worker does.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ import torch
 
 from rayal.columns import ids_of, odd_lists, vectors
 from rayal.pool import Pool, Shard
-from rayal.probabilities import joined
 from rayal.types import Ids, Outputs, Predictor
 
 T = TypeVar("T")
@@ -80,15 +78,76 @@ def with_columns(outputs: Outputs, batch: Batch) -> Outputs:
 def join_small(parts: Iterable[tuple[Ids, Outputs]]) -> Iterator[tuple[Ids, Outputs]]:
     """Joins neighbours to up to 1 MiB of outputs. How many depends on their shapes alone, so that a
     row's neighbours, which may change its last bits, are always the same."""
-    parts = iter(parts)
+    room: _Room | None = None
     for ids, outputs in parts:
-        row_bytes = sum(array[:1].nbytes for array in (outputs.ids, *outputs.arrays.values()))
-        most = _JOINED_BYTES // max(1, len(ids) * row_bytes)
-        some = [(ids, outputs), *itertools.islice(parts, max(0, most - 1))]
-        if len(some) == 1:
-            yield some[0]
-        else:
-            yield np.concatenate([one for one, _ in some]), joined([one for _, one in some])
+        if room is not None and not room.fits(outputs):
+            yield room.joined()
+            room = None
+        if room is None:
+            num_batches = _JOINED_BYTES // max(1, _num_bytes(outputs))
+            if num_batches < 2:
+                yield ids, outputs
+                continue
+            room = _Room(outputs, num_batches * len(ids))
+        room.add(ids, outputs)
+    if room is not None:
+        yield room.joined()
+
+
+class _Room:
+    """Memory for the outputs of several batches. They are copied as they come: a predictor may use
+    its own memory again, and a slice may hold on to far more than its rows."""
+
+    def __init__(self, first: Outputs, most_rows: int) -> None:
+        self.num_rows, self.most_rows = 0, most_rows
+        self.ids, self.ids_N = np.empty(most_rows, np.int64), _empty_like(first.ids, most_rows)
+        self.arrays = {name: _empty_like(array, most_rows) for name, array in first.arrays.items()}
+        self.rejected: torch.Tensor | None = None
+
+    def fits(self, outputs: Outputs) -> bool:
+        """Whether these are of the same kind as the first, and there is room for them."""
+        arrays = outputs.arrays
+        return (
+            self.num_rows + len(outputs.ids) <= self.most_rows
+            and _num_bytes(outputs) < _JOINED_BYTES
+            and arrays.keys() == self.arrays.keys()
+            and all(
+                array.dtype == arrays[name].dtype and array.shape[1:] == arrays[name].shape[1:]
+                for name, array in self.arrays.items()
+            )
+        )
+
+    def add(self, ids: Ids, outputs: Outputs) -> None:
+        rows = slice(self.num_rows, self.num_rows + len(ids))
+        self.ids[rows], self.ids_N[rows] = ids, outputs.ids
+        for name, array in outputs.arrays.items():
+            self.arrays[name][rows] = array
+        if outputs.rejected is not None:
+            if self.rejected is None:
+                self.rejected = torch.zeros_like(self.ids_N, dtype=torch.bool)
+            self.rejected[rows] = outputs.rejected
+        self.num_rows = rows.stop
+
+    def joined(self) -> tuple[Ids, Outputs]:
+        arrays = {name: array[: self.num_rows] for name, array in self.arrays.items()}
+        rejected = None if self.rejected is None else self.rejected[: self.num_rows]
+        return self.ids[: self.num_rows], Outputs(self.ids_N[: self.num_rows], arrays, rejected)
+
+
+def _num_bytes(outputs: Outputs) -> int:
+    """Gives the bytes of a batch's outputs, and more than may be joined where one has not a row for
+    each id: who asks for it says so."""
+    arrays = (outputs.ids, *outputs.arrays.values())
+    if any(getattr(array, "shape", ())[:1] != outputs.ids.shape for array in arrays):
+        return _JOINED_BYTES
+    return sum(array.nbytes for array in arrays)
+
+
+def _empty_like(array: torch.Tensor, num_rows: int) -> torch.Tensor:
+    """Gives room for so many rows; few classes lie class by class there, too."""
+    if array.ndim == 2 and array.stride(0) == 1:
+        return array.new_empty(array.shape[1], num_rows).t()
+    return array.new_empty(num_rows, *array.shape[1:])
 
 
 def read_ahead(read: Callable[[], Iterator[T]]) -> Iterator[T]:

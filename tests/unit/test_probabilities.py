@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayal.probabilities import FEW, class_counts, joined, softmax, top_two
+from rayal.probabilities import FEW, class_counts, softmax, top_two
 from rayal.types import Outputs
 
 CLASSES = [1, 2, 3, 10, FEW - 1, FEW, FEW + 1, 100]
@@ -74,26 +74,13 @@ def test_class_counts_are_those_of_a_loop(num_classes: int, make: object) -> Non
             assert class_counts(outputs_of(layout), fresh).tolist() == naive
 
 
-@pytest.mark.parametrize("num_classes", [1, 10, 100])
-@pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1, 2)])
-def test_joined_is_one_part_after_the_other(num_classes: int, which: tuple[int, ...]) -> None:
-    parts = []
-    for at, num_rows in enumerate((4, 7, 1)):
-        rejected = torch.arange(num_rows) % 2 == 0 if at in which else None
-        part = outputs_of(softmax(logits_of(num_rows, num_classes, at)), rejected)
-        parts.append(
-            Outputs(part.ids, {**part.arrays, "draws": torch.rand(num_rows, 3, 2)}, rejected)
-        )
-    out = joined(parts)
-    assert torch.equal(out.ids, torch.cat([part.ids for part in parts]))
-    for name in ("probs", "draws"):
-        assert torch.equal(out[name], torch.cat([part[name] for part in parts]))
-    assert out.probs.stride() == ((1, 12) if num_classes <= FEW else (num_classes, 1))
-    if not which:
-        assert out.rejected is None
-    else:
-        assert out.rejected is not None
-        wanted = [
-            at in which and row % 2 == 0 for at, n in enumerate((4, 7, 1)) for row in range(n)
-        ]
-        assert out.rejected.tolist() == wanted
+def test_a_row_that_is_no_number_does_not_make_up_for_a_tie() -> None:
+    probs_NC = torch.tensor([[0.5, 0.5], [float("nan"), float("nan")], [0.1, 0.9]])
+    assert class_counts(outputs_of(probs_NC), None).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_probabilities_of_any_float(dtype: torch.dtype) -> None:
+    out = outputs_of(torch.tensor([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]], dtype=dtype))
+    assert [part.tolist() for part in top_two(out)] == [[0.75, 1.0, 0.5], [0.25, 0.0, 0.5]]
+    assert class_counts(out, None).tolist() == [2, 1]

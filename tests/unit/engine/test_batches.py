@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rayal.engine.batches import join_small
+from rayal.probabilities import softmax
 from rayal.types import Ids, Outputs
 
 
@@ -50,3 +51,70 @@ def test_what_cannot_be_read_raises_once() -> None:
 
     with pytest.raises(ValueError, match="damaged"):
         list(join_small(broken()))
+
+
+def outputs_of(seed: int, num_rows: int, rejected: bool = False, **arrays: object) -> Outputs:
+    generator = torch.Generator().manual_seed(seed)
+    made = {"probs": softmax(torch.randn(num_rows, 10, generator=generator)), **arrays}
+    odd = torch.arange(num_rows) % 2 == 0 if rejected else None
+    return Outputs(100 * seed + torch.arange(num_rows), made, odd)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1, 2)])
+def test_joined_is_one_part_after_the_other(which: tuple[int, ...]) -> None:
+    parts = []
+    for at, num_rows in enumerate((7, 7, 1)):
+        draws = torch.rand(num_rows, 3, 2)
+        parts.append(outputs_of(at, num_rows, at in which, draws=draws, size=draws[:, 0, 0]))
+    ((ids, out),) = join_small((part.ids.numpy(), part) for part in parts)
+    assert ids.tolist() == out.ids.tolist() == torch.cat([part.ids for part in parts]).tolist()
+    assert set(out.arrays) == {"probs", "draws", "size"}
+    for name in out.arrays:
+        assert torch.equal(out[name], torch.cat([part[name] for part in parts]))
+    assert out.probs.stride(0) == 1  # class by class, as the parts are
+    if not which:
+        assert out.rejected is None
+    else:
+        assert out.rejected is not None
+        wanted = [
+            at in which and row % 2 == 0 for at, n in enumerate((7, 7, 1)) for row in range(n)
+        ]
+        assert out.rejected.tolist() == wanted
+
+
+def test_a_predictor_may_use_its_memory_again() -> None:
+    buffer = torch.empty(4, 3)
+
+    def reused() -> Iterator[tuple[Ids, Outputs]]:
+        for at in range(5):
+            ids = np.arange(4 * at, 4 * at + 4)
+            yield ids, Outputs(torch.from_numpy(ids), {"probs": buffer.fill_(at)})
+
+    ((_, out),) = join_small(reused())
+    assert out.probs[:, 0].tolist() == [at for at in range(5) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Outputs(torch.arange(4), {}),
+        Outputs(torch.arange(4), {"probs": torch.zeros(4, 7)}),
+        Outputs(torch.arange(4), {"probs": torch.zeros(4, 10, dtype=torch.float64)}),
+        Outputs(torch.arange(4), {"probs": torch.zeros(3, 10)}),
+        Outputs(torch.arange(4), {"probs": torch.tensor(1.0)}),
+        Outputs(torch.arange(4), {"probs": None}),  # type: ignore[dict-item]
+        outputs_of(8, 4, more=torch.zeros(4)),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_outputs_of_another_kind_stay_apart(other: Outputs, place: int) -> None:
+    parts = [outputs_of(at, 4) for at in range(2)]
+    parts.insert(place, other)
+    found = [out for _, out in join_small((part.ids.numpy(), part) for part in parts)]
+    wanted = {0: [1, 2], 1: [1, 1, 1], 2: [2, 1]}[place]
+    assert [len(out.ids) // 4 for out in found] == wanted
+    alone = found[place if place < 2 else 1]
+    assert alone.arrays.keys() == other.arrays.keys()
+    assert [getattr(a, "shape", None) for a in alone.arrays.values()] == [
+        getattr(a, "shape", None) for a in other.arrays.values()
+    ]

@@ -152,3 +152,15 @@ def test_cut_at_is_the_exact_cut_of_one_part(num_values):
     for keep in (1, 2, 250, 499):
         assert cut_at(scores, ids, keep) == exact_cut(cut_slices(ids, scores), keep)
     assert inside(scores, ids, cut_at(scores, ids, 500)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("keep", [1, 2, 3, 4])
+def test_a_cut_of_scores_that_are_not_finite_is_refused(bad, keep):
+    scores, ids = np.array([1.0, bad, 2.0, 3.0, 0.5]), np.arange(5)
+    for find in (
+        lambda: cut_at(scores, ids, keep),
+        lambda: exact_cut(cut_slices(ids, scores), keep),
+    ):
+        with pytest.raises(ValueError, match=r"1 of 5 scores are not finite \(first at row 1: "):
+            find()
