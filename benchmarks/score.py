@@ -7,9 +7,9 @@ with their ids, leave survivors on disk for each shard. The bare loop reads the 
 the best M in memory, and does nothing else; it has rayal's own softmax and two likeliest (another
 line of the table: with torch's). Both have one thread for mathematics. They run in turn, several
 times, in processes of their own; pinned means that every thread of a process, the reader
-included, may use one core alone. Ratios are medians over the turns: other work on the machine hits
-neighbours in time alike. With --cuda the worker is measured against a forward pass whose rows
-already lie on the device.
+included, may use one core alone. One worker pinned is the mean of all worker processes, each by
+itself. Ratios are medians over the turns: other work on the machine hits neighbours in time alike.
+With --cuda the worker is measured against a forward pass whose rows already lie on the device.
 """
 
 from __future__ import annotations
@@ -133,14 +133,21 @@ def measure(case: Case, args: argparse.Namespace, table: Table) -> None:
         turns = [one.end() for one in some]
         return [replace(turn, wall_s=time.perf_counter() - start) for turn in turns]
 
+    def each_alone(some: Sequence[Process]) -> list[Turn]:
+        # Where a process's memory came to lie makes up to 15 % between processes of one kind.
+        turns = [one.run(shards, cores and [cores[at]]) for at, one in enumerate(some)]
+        means = (statistics.mean(t.wall_s for t in turns), statistics.mean(t.cpu_s for t in turns))
+        return [replace(turns[0], wall_s=means[0], cpu_s=means[1])]
+
     runs: dict[str, list[list[Turn]]] = {}
     try:
         for turn in range(-1, args.turns * case.turns):
             found = {}
             for size in sizes:
-                found[f"{size} bare, pinned"] = together(bare[:size])
-                found[f"{size} worker, pinned"] = together(workers[:size])
-            found["1 plain, pinned"] = together([plain])
+                run = each_alone if size == 1 else together
+                found[f"{size} bare, pinned"] = run(bare if size == 1 else bare[:size])
+                found[f"{size} worker, pinned"] = run(workers if size == 1 else workers[:size])
+            found["1 plain, pinned"] = each_alone([plain])
             found["1 bare, unpinned"] = [bare[0].run(shards, cores)]
             found["1 worker, unpinned"] = [workers[0].run(shards, cores)]
             check_alike(case, found["1 bare, unpinned"][0], found["1 worker, unpinned"][0])
