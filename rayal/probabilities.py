@@ -2,8 +2,8 @@
 
 Row by row, torch and numpy take (N, C) one number at a time where C is small; class by class they
 take N at once. So on a CPU the probabilities of few classes lie class by class, as a transposed
-view: 4,096 rows of 10 classes, from logits to the two likeliest and the counts of classes, take a
-third of the time so, and a tenth of that of `softmax(1)` and `topk(2)` (benchmarks/LOG.md).
+view. A bare pass of the smallest model takes 1.3 to 1.4 times as long by `softmax(1)` and `topk(2)`
+(benchmarks/score.py).
 """
 
 from __future__ import annotations
