@@ -34,3 +34,16 @@ def check_counts(selector: object, **counts: object) -> None:
                 f"{type(selector).__name__}.{name} is {count!r}, expected a whole number of at "
                 "least 1; leave it out for the default"
             )
+
+
+def check_precision(selector: object, precision: object) -> None:
+    """Refuses a precision that there is not.
+
+    Raises:
+        ConfigError: it is neither 'integer', 'float' nor left out.
+    """
+    if precision not in (None, "integer", "float"):
+        raise ConfigError(
+            f"{type(selector).__name__}.precision is {precision!r}, expected 'integer', 'float' or "
+            "nothing: integers where they are exact enough, else floats"
+        )

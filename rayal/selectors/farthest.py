@@ -1,153 +1,230 @@
 """Farthest-first: the greedy that k-center and the greedy samplings of regression share.
 
-Every candidate knows its distance to the nearest labelled or picked row; the farthest is picked,
-and one small question tells every slice of it. This is the plain greedy, B passes over the slices;
-since distances only fall, a lazy form can skip most of them inside this file.
+Every candidate has a distance to the nearest labelled, pending or picked row; the farthest is
+picked. Distances only fall, so this is lazy greedy (`lazy.py`, `nearest_center.py`), and labelled
+rows are just the first centers. Small batches go the plain way (`plain.py`), a question a pick.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from rayal.selectors.grid import AFTER_FIT, Grid, blocks, fit, labelled_centers, resolution
-from rayal.selectors.nearest import nearest
+from rayal.journal import journal_of
+from rayal.selectors import plain
+from rayal.selectors.codes import fit_codes
+from rayal.selectors.floats import fit_floats
+from rayal.selectors.lazy import LazyGreedy
+from rayal.selectors.nearest_center import Center, FarthestFirst, News, rows_of
+from rayal.selectors.outliers import drop_outliers
 from rayal.selectors.picked import Picked, to_picks
-from rayal.types import Candidates, Float64s, Picks, Slice
+from rayal.selectors.space import Payload, blocks, sample_of
+from rayal.types import NO_ID, Candidates, Ids, Picks, Slice
 
-_HALF = 1 << 25  # numbers of a fine grid are summed in two halves of as many bits
-_TAKEN = -1.0  # below every distance, so that a duplicate of a pick (0) is still to be had
-
-
-class Best(NamedTuple):
-    """A slice's farthest row: how far (squared, in grid units), and what it takes to pick it."""
-
-    squared: float
-    squares: tuple[float, ...]  # its factors, one a grid
-    sample_id: int
-    score: float
-    centers: tuple[Float64s, ...]  # its (1, D) places on the grids
+Precision = Literal["integer", "float"]
+_CENTERS = 1_024  # labelled rows a slice sends at a time
 
 
-def farthest_first(
+@dataclass(frozen=True)
+class Farthest:
+    """What a farthest-first method asks for."""
+
+    features: tuple[str, ...]  # with several the distance is the product of those on each
+    distance_is: str  # begins the reason of a pick
+    start: Literal["farthest", "nearest"] = "farthest"  # from the middle, where nothing is labelled
+    answered: tuple[bool, ...] = (False,)  # labelled rows stand at their label
+    precision: Precision | None = None
+    weighted: bool = False  # distances count times scores
+    outliers: float = 0.0  # share of the candidates, the most outlying, that is not picked
+
+    def select(
+        self, candidates: Candidates, labelled: Candidates, budget: int, *names: Any
+    ) -> Picks:
+        """Gives min(budget, M) picks, each the farthest from all labelled, pending and picked rows.
+
+        Ties go to the smallest id. Without labelled rows the first pick is the candidate farthest
+        from (or nearest to) the middle on the first feature: the mean of up to 4,096 candidates
+        drawn by id. `names` are what else the picks depend on, for the journal.
+        """
+        budget = min(budget, candidates.num_rows)
+        if budget < 1:
+            return to_picks([])
+        sample = sample_of(candidates, self.features, 0)
+        assert sample is not None
+        if self._is_small(labelled, budget):
+            found = plain.farthest(candidates, labelled, budget, self, sample)
+            if found is not None:
+                return found
+        return self._lazy(candidates, labelled, budget, sample, names)
+
+    def _is_small(self, labelled: Candidates, budget: int) -> bool:
+        one = len(self.features) == 1 and not self.answered[0] and not self.outliers
+        few = budget <= plain.MOST_PICKS and budget + labelled.num_rows <= plain.MOST_CENTERS
+        return one and few and self.precision != "integer"
+
+    def _lazy(
+        self,
+        candidates: Candidates,
+        labelled: Candidates,
+        budget: int,
+        sample: Payload,
+        names: tuple[Any, ...],
+    ) -> Picks:
+        space, note = fit_space(
+            self.features, self.answered, candidates, labelled, sample, budget, self.precision
+        )
+        rule = FarthestFirst(space, labelled.num_rows, self.weighted)
+        greedy = LazyGreedy(candidates, rule, 10)
+        greedy.open()
+        known: list[Ids] = []
+        for ids, payload in labelled_payloads(labelled, space):
+            known.append(ids)
+            greedy.tell(News(payload, np.empty(0, np.int64)))
+        if self.outliers:
+            note += drop_outliers(greedy, space, self.outliers)
+        journal = journal_of(candidates)
+        entries = journal.begin(self, budget, candidates.num_rows, labelled.num_rows, *names)
+        centers = [Center(*one) for entry in entries for one in entry["picks"]][:budget]
+        if centers:
+            greedy.tell(payload_of(greedy, space, [center.sample_id for center in centers]))
+        elif not labelled.num_rows:
+            place = space.middle(sample)
+            answers = greedy.ask(from_middle, space, place, self.start)
+            centers = [_first([one for one in answers if one is not None])]
+            journal.add(picks=centers)
+            greedy.tell(payload_of(greedy, space, [centers[0].sample_id]))
+        greedy.num_before = len(centers)
+        centers += greedy.pick(budget - len(centers), lambda new: journal.add(picks=new))
+        known_ids = np.concatenate([np.empty(0, np.int64), *known])
+        note = f"{note}; {greedy.trace.note()}"
+        return self.to_picks(centers, known_ids, space.units, note)
+
+    def to_picks(
+        self, centers: Sequence[Center], known: Ids, units: Sequence[float], note: str
+    ) -> Picks:
+        """Gives the batch; `known` are the ids of labelled rows, the first centers."""
+        unit = math.prod(units)
+        ids = np.concatenate([known, np.array([one.sample_id for one in centers], np.int64)])
+        picked = []
+        for rank, one in enumerate(centers, start=1):
+            key = math.sqrt(abs(one.gain)) * (units[0] if one.nearest < 0 else unit)
+            if one.nearest < 0:
+                what = "farthest from" if self.start == "farthest" else "nearest to"
+                said = f"nothing is labelled yet, and it is {what} the mean, at {key:.6g}"
+            else:
+                said = f"{self.distance_is} {key:.6g}, the largest left"
+            is_labelled = math.isfinite(one.labelled_squared)
+            picked.append(
+                Picked(
+                    one.sample_id,
+                    one.score,
+                    key,
+                    f"rank {rank}: {said}",
+                    labelled_distance=(
+                        math.sqrt(one.labelled_squared) * unit if is_labelled else math.nan
+                    ),
+                    nearest_id=NO_ID if one.nearest < 0 else int(ids[one.nearest]),
+                    nearest_distance=(
+                        math.nan if one.nearest < 0 else math.sqrt(one.squared) * unit
+                    ),
+                )
+            )
+        return to_picks(picked, note)
+
+
+def fit_space(
+    features: tuple[str, ...],
+    answered: tuple[bool, ...],
     candidates: Candidates,
     labelled: Candidates,
+    sample: Payload,
     budget: int,
-    grids: tuple[Grid, ...],
-    start: Literal["farthest", "nearest"],
-    distance_is: str,
-) -> Picks:
-    """Gives min(budget, M) picks, each the farthest from all labelled, pending and picked rows.
+    precision: Precision | None,
+) -> tuple[Any, str]:
+    """Gives where distances are measured, and why there. Asks in steps 1 to 9.
 
-    With two grids the distance of two rows is the product of their distances on each. Ties go to
-    the smallest id. Without labelled rows the first pick is the candidate farthest from (or nearest
-    to) the mean of the candidates on the first grid. O((L + B) M D) time; a slice keeps 8 bytes a
-    row, 24 with two grids; traffic is one row a slice and pick, and the labelled rows once.
+    Raises:
+        ScoringError: a feature holds NaN, infinite numbers, or some too large to square.
+        NeedsError: labels and predictions differ in width.
     """
-    budget = min(budget, candidates.num_rows)
-    if budget < 1:
-        return to_picks([])
-    grids = fit(grids, candidates, labelled)
-    unit = math.prod(grid.scale for grid in grids)
-    step, best, picked = AFTER_FIT, None, list[Picked]()
-    for centers in labelled_centers(labelled, grids):
-        best = _farthest(candidates.each(cover, step, grids, centers, None))
-        step += 1
-    if best is None:
-        sums = [total for total in candidates.each(_sum, step, grids[0]) if total is not None]
-        mean_1D = _mean(np.sum(sums, axis=0), candidates.num_rows)
-        best = _farthest(candidates.each(_from_mean, step + 1, grids, mean_1D, start))
-        step += 2
-        key = math.sqrt(abs(best.squared)) / grids[0].scale
-        what = "farthest from" if start == "farthest" else "nearest to"
-        reason = f"rank 1: nothing is labelled yet, and it is {what} the mean, at {key:.6g}"
-        reason += resolution(best.squares, grids[:1])
-        picked.append(Picked(best.sample_id, best.score, key, reason))
-    while len(picked) < budget:
-        if picked:
-            last = picked[-1].sample_id
-            best = _farthest(candidates.each(cover, step, grids, best.centers, last))
-            step += 1
-        key = math.sqrt(best.squared) / unit
-        reason = f"rank {len(picked) + 1}: {distance_is} {key:.6g}, the largest left"
-        reason += resolution(best.squares, grids)
-        picked.append(Picked(best.sample_id, best.score, key, reason))
-    return to_picks(picked)
+    why = "precision: float"
+    if precision != "float" and len(features) == 1 and not answered[0]:
+        force = precision == "integer"
+        codes, why = fit_codes(features[0], candidates, labelled, sample[0], budget, 1, force)
+        if codes is not None:
+            return codes, f"mode q, {why}"
+    elif precision != "float":
+        why = "distances to labels, or a product of distances"
+    return fit_floats(features, answered, candidates, labelled, sample, 3), f"mode f, {why}"
 
 
-def _farthest(answers: Sequence[Best | None]) -> Best:
-    there = [answer for answer in answers if answer is not None]
-    return max(there, key=lambda best: (best.squared, -best.sample_id))
+# ------------------------------------------------------------------------- what slices answer
 
 
-def cover(
-    part: Slice,
-    step: int,
-    grids: tuple[Grid, ...],
-    centers: tuple[Float64s, ...],
-    picked_id: int | None,
-) -> Best | None:
-    """Tells a slice of new centers (and which row of which is now taken), asks for its farthest."""
-    if "near" not in part.cache:
-        part.cache["near"] = np.full(len(part), np.inf)
-        part.cache["squares"] = np.full((len(grids), len(part) if len(grids) > 1 else 0), np.inf)
-    near_M, squares_GM = part.cache["near"], part.cache["squares"]
-    width = max(len(centers[0]), *(center_JD.shape[1] for center_JD in centers))
-    for lo, hi in blocks(len(part), width):
-        points = tuple(grid.rows(part, lo, hi) for grid in grids)
-        _, squares_Gn = nearest(grids, points, centers)
-        near_n, squared_n = near_M[lo:hi], squares_Gn.prod(axis=0)
-        if len(grids) > 1:
-            closer = np.flatnonzero(squared_n < near_n)
-            squares_GM[:, lo + closer] = squares_Gn[:, closer]
-        np.minimum(near_n, squared_n, out=near_n)  # taken rows stay below all distances
-    if picked_id is not None:
-        near_M[part.ids == picked_id] = _TAKEN
-    if not len(part) or near_M.max() < 0.0:
-        return None
-    row = int(near_M.argmax())
-    squares_G = squares_GM[:, row] if len(grids) > 1 else near_M[row : row + 1]
-    return _best(part, grids, row, float(near_M[row]), squares_G)
-
-
-def _sum(part: Slice, step: int, grid: Grid) -> npt.NDArray[np.int64] | None:
+def from_middle(part: Slice, step: int, space: Any, place: Payload, start: str) -> Center | None:
+    """Asks a slice for its row farthest from, or nearest to, a place."""
     if not len(part):
         return None
-    total_2D = np.zeros((2, grid.rows(part, 0, 0).shape[1]), np.int64)  # exact, in any order
-    for lo, hi in blocks(len(part), total_2D.shape[1]):
-        high_nD, low_nD = np.divmod(grid.rows(part, lo, hi).astype(np.int64), _HALF)
-        total_2D += [high_nD.sum(axis=0), low_nD.sum(axis=0)]
-    return total_2D
-
-
-def _mean(total_2D: npt.NDArray[np.int64], num_rows: int) -> Float64s:
-    high_D, low_D = total_2D.tolist()  # Python's integers: the sums of a fine grid pass 2^63
-    means = [(_HALF * high + low) / num_rows for high, low in zip(high_D, low_D, strict=True)]
-    return np.rint([means])
-
-
-def _from_mean(
-    part: Slice, step: int, grids: tuple[Grid, ...], mean_1D: Float64s, start: str
-) -> Best | None:
-    if not len(part):
-        return None
+    center = space.place(place)
     sign = 1.0 if start == "farthest" else -1.0
-    squared_M = np.empty(len(part))
-    for lo, hi in blocks(len(part), mean_1D.shape[1]):
-        points_nD = grids[0].rows(part, lo, hi)
-        squared_M[lo:hi] = nearest(grids[:1], (points_nD,), (mean_1D,))[1][0]
-    row = int((sign * squared_M).argmax())
-    return _best(part, grids, row, sign * float(squared_M[row]), squared_M[row : row + 1])
+    gains = np.empty(len(part))
+    for lo, hi in blocks(len(part)):
+        points = space.rows(part, np.arange(lo, hi))
+        gains[lo:hi] = sign * space.nearest(points, center, 0)[1]
+    state = part.cache.get("lazy")
+    if state is not None:
+        gains[np.isneginf(state.bounds)] = -np.inf  # rows that may not be picked
+    row = int(gains.argmax())  # ids ascend: the first of equals has the smallest
+    if np.isneginf(gains[row]):
+        return None
+    return Center(
+        int(part.ids[row]), float(part.scores[row]), float(gains[row]), np.inf, -1, np.inf
+    )
 
 
-def _best(
-    part: Slice, grids: tuple[Grid, ...], row: int, squared: float, squares_G: Float64s
-) -> Best:
-    # Ids ascend in a slice, so that the first of equals has the smallest id.
-    centers = tuple(grid.rows(part, row, row + 1) for grid in grids)
-    squares = tuple(squares_G.tolist())
-    return Best(squared, squares, int(part.ids[row]), float(part.scores[row]), centers)
+def payload(part: Slice, step: int, space: Any, ids: Ids) -> tuple[Ids, Payload]:
+    """Asks a slice for those of the rows that it has."""
+    rows = rows_of(part.ids, ids)
+    return part.ids[rows], space.payload(part, rows) if len(rows) else ()
+
+
+def _length(part: Slice, step: int) -> int:
+    return len(part)
+
+
+def _encoded(part: Slice, step: int, space: Any, lo: int, hi: int) -> tuple[Ids, Payload] | None:
+    if lo >= len(part):  # an empty slice may carry no features at all
+        return None
+    return part.ids[lo:hi], space.encoded(part, lo, min(hi, len(part)))
+
+
+# ------------------------------------------------------------------------ what the driver does
+
+
+def labelled_payloads(labelled: Candidates, space: Any, first_step: int = 20) -> Any:
+    """Gives all labelled and pending rows, a block at a time: ids and payloads."""
+    longest = max(labelled.each(_length, first_step), default=0)
+    for turn, lo in enumerate(range(0, longest, _CENTERS), start=1):
+        answers = labelled.each(_encoded, first_step + turn, space, lo, lo + _CENTERS)
+        there = [answer for answer in answers if answer is not None]
+        ids = np.concatenate([one[0] for one in there])
+        columns = zip(*(one[1] for one in there), strict=True)
+        yield ids, tuple(np.concatenate(column) for column in columns)
+
+
+def payload_of(greedy: LazyGreedy, space: Any, picked: Sequence[int]) -> News:
+    """Gives rows that were picked as centers, in the order picked."""
+    ids = np.array(picked, np.int64)
+    answers = [one for one in greedy.ask(payload, space, np.sort(ids)) if len(one[0])]
+    found = np.concatenate([one[0] for one in answers])
+    order = np.argsort(found)[np.argsort(np.argsort(ids))]
+    columns = zip(*(one[1] for one in answers), strict=True)
+    return News(tuple(np.concatenate(column)[order] for column in columns), ids)
+
+
+def _first(answers: Sequence[Center]) -> Center:
+    return max(answers, key=lambda one: (one.gain, -one.sample_id))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
-from rayal.selectors.arguments import check_feature
-from rayal.selectors.farthest import farthest_first
-from rayal.selectors.grid import Grid
+from rayal.selectors.arguments import check_feature, check_precision
+from rayal.selectors.farthest import Farthest, Precision
 from rayal.types import Candidates, Needs, Picks
 
 
 @dataclass(frozen=True)
 class GSx:
-    """Picks the row with the largest distance to its nearest known row. O((L + B) M D) time.
+    """Picks the row with the largest distance to its nearest known row. Cost: as `k_center`.
 
     d_n = min over m of |x_n - x_m|, x the `feature`; m runs over labelled, pending and picked rows.
     Without labelled rows the first pick is the candidate nearest to the mean, the one difference
@@ -28,9 +27,11 @@ class GSx:
     """
 
     feature: str = "embeds"
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
+        check_precision(self, self.precision)
 
     @property
     def needs(self) -> Needs:
@@ -41,6 +42,10 @@ class GSx:
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
     ) -> Picks:
         """Gives min(budget, M) picks in the order picked."""
-        grids = (Grid(self.feature),)
-        what = "distance to the nearest labelled or picked input is"
-        return farthest_first(candidates, labelled, budget, grids, "nearest", what)
+        rule = Farthest(
+            (self.feature,),
+            "distance to the nearest labelled or picked input is",
+            start="nearest",
+            precision=self.precision,
+        )
+        return rule.select(candidates, labelled, budget)

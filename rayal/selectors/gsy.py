@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
-from rayal.selectors.farthest import farthest_first
-from rayal.selectors.grid import Grid
+from rayal.selectors.farthest import Farthest
 from rayal.types import Candidates, Picks
 
 
@@ -34,6 +33,10 @@ class GSy:
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
     ) -> Picks:
         """Gives min(budget, M) picks in the order picked."""
-        grids = (Grid("preds", answered=True),)
-        what = "distance of its prediction to the nearest known output is"
-        return farthest_first(candidates, labelled, budget, grids, "nearest", what)
+        rule = Farthest(
+            ("preds",),
+            "distance of its prediction to the nearest known output is",
+            start="nearest",
+            answered=(True,),
+        )
+        return rule.select(candidates, labelled, budget)

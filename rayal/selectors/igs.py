@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_feature
-from rayal.selectors.farthest import farthest_first
-from rayal.selectors.grid import Grid
+from rayal.selectors.farthest import Farthest
 from rayal.types import Candidates, Needs, Picks
 
 
@@ -44,6 +43,10 @@ class IGS:
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
     ) -> Picks:
         """Gives min(budget, M) picks in the order picked."""
-        grids = (Grid(self.feature), Grid("preds", answered=True))
-        what = "distance in input times output to the nearest known row is"
-        return farthest_first(candidates, labelled, budget, grids, "nearest", what)
+        rule = Farthest(
+            (self.feature, "preds"),
+            "distance in input times output to the nearest known row is",
+            start="nearest",
+            answered=(False, True),
+        )
+        return rule.select(candidates, labelled, budget)

@@ -6,7 +6,18 @@ C classes, D embedding width, K draws, L labelled, S slices, T targets of a regr
 Nothing here imports torch, ray, faiss or hydra: `import rayal.types` is cheap.
 """
 
-from rayal.types.names import OUTPUTS, Float64s, Ids, Kind, Label, Needs, Scores
+from rayal.types.names import (
+    OUTPUTS,
+    PREDICTED_CLASS,
+    Float64s,
+    Ids,
+    Kind,
+    Label,
+    Needs,
+    Scores,
+    source_of,
+    tags_of,
+)
 from rayal.types.parts import (
     Capabilities,
     Group,
@@ -32,11 +43,15 @@ from rayal.types.records import (
     from_record,
     to_record,
 )
-from rayal.types.rows import Candidates, Outputs, Picks, Slice
+from rayal.types.rows import DETAILS, NO_ID, PICK_COLUMNS, Candidates, Outputs, Picks, Slice
 from rayal.types.vocabulary import Vocabulary
 
 __all__ = [
+    "DETAILS",
+    "NO_ID",
     "OUTPUTS",
+    "PICK_COLUMNS",
+    "PREDICTED_CLASS",
     "Ack",
     "Batch",
     "Candidates",
@@ -68,5 +83,7 @@ __all__ = [
     "Trainer",
     "Vocabulary",
     "from_record",
+    "source_of",
+    "tags_of",
     "to_record",
 ]

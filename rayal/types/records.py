@@ -11,8 +11,8 @@ from rayal.types.names import Label
 
 @dataclass(frozen=True)
 class Batch:
-    """A committed batch: Parquet with sample_id, source_id, rank, score, key, probability, reason,
-    and the payload columns of every row. Paths are relative to the run's storage."""
+    """A committed batch: Parquet with sample_id, source_id, the columns of `PICK_COLUMNS`, and the
+    payload columns of every row. Paths are relative to the run's storage."""
 
     path: str
     content_hash: str  # of the logical content, not of the file

@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from rayal.errors import NeedsError
-from rayal.types.names import Float64s, Ids
+from rayal.types.names import PREDICTED_CLASS, Float64s, Ids
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+NO_ID = -(2**63)  # an int64 detail that a pick does not have
+
+# What a method may say of each pick beside its key: int64, NO_ID for none, or float64, NaN for none.
+DETAILS = (
+    "cluster",
+    "labelled_distance",  # to the nearest labelled or pending row
+    "nearest_id",  # the labelled, pending or picked row that explains the key
+    "nearest_distance",
+)
+
+# What a batch says of each pick beside its payload.
+PICK_COLUMNS = ("rank", "score", "key", "probability", "reason", *DETAILS)
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,8 @@ class Outputs:
     rejected: torch.Tensor | None = None  # (N,) bool
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        if name == PREDICTED_CLASS and name not in self.arrays:
+            return self.likeliest[1]
         if name not in self.arrays:
             raise NeedsError(
                 f"output '{name}' was asked for but is not there (there are: "
@@ -121,6 +136,8 @@ class Picks:
     keys: Float64s  # (B,) what decided the order (score, distance, noisy score)
     probabilities: Float64s  # (B,) inclusion probability, NaN where the method has none
     reasons: tuple[str, ...]  # B short sentences
+    details: Mapping[str, np.ndarray] = field(default_factory=dict)  # (B,) arrays: see DETAILS
+    note: str = ""  # what was decided on the way, such as the precision and why
 
     def __post_init__(self) -> None:
         if len(np.unique(self.ids)) != len(self.ids):

@@ -22,8 +22,11 @@ class Losing(Slices):
     """Slices whose workers die: every third question finds an empty cache, and is asked again from
     the start. Questions travel pickled, and each is asked twice (an answer was lost)."""
 
+    def __init__(self, parts):
+        super().__init__(parts)
+        self.journal = []
+
     def each(self, ask, step, *args):
-        self.journal = [] if step == 0 else self.journal
         self.journal.append(pickle.dumps((ask, step, args)))
         answers = []
         for key, part in enumerate(self.parts):

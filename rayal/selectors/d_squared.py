@@ -1,0 +1,388 @@
+"""D^2 sampling over slices by rejection: the exact law of k-means++ without a pass a pick.
+
+Each pick is drawn in proportion to its squared distance to the nearest center. Distances only fall,
+so a stale weight w >= D^2 is an upper bound: a row drawn in proportion to w and accepted with
+chance D^2 / w has exactly the law wanted. Proposals come in batches, since stale weights stay as
+they are; a slice measures those rows alone against the centers. Where too many are refused, the
+rows that hold 98 % of the weight are brought up to date.
+
+Weights are int64 and summed exactly, a proposal is an integer below their sum, located by hash
+bucket of the id, then by id, and all counters are integers: no slicing changes a draw. Costs about
+B^2 / (2 x acceptance) distances and a few refreshes, where a pass a pick takes M B.
+
+References: Arthur & Vassilvitskii, k-means++, SODA 2007 (the law); Cohen-Addad et al., Fast and
+Accurate k-means++ via Rejection Sampling, NeurIPS 2020, arXiv:2012.11891 (rejection, there from a
+tree; here from stale weights).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rayal.keys import hash_u64, salt, uniform
+from rayal.selectors.lazy import TAKEN
+from rayal.selectors.nearest_center import FarthestState, News, rows_of
+from rayal.selectors.space import Int64s, Payload
+from rayal.types import Candidates, Float64s, Ids, Slice
+
+_WEIGHT_BITS = 60  # all weights together stay below 2^61
+_BUCKETS = salt("rayal", "badge", "buckets")
+_BUCKET_BITS = 6  # a bucket holds about 64 rows, and there are at most 2^20 of them
+_PROPOSALS = 512
+_REFUSED = 8 * _PROPOSALS  # in a row: perhaps no distance is left, and only a refresh can tell
+_HEAVY = 0.98  # of the weight: the rows that a refresh brings up to date
+_GROWTH = 1.5  # of the batch between two refreshes
+_REFRESH_PAYS = 2.0  # a distance of a proposal costs more than one of a refresh, in larger blocks
+_FRACTION_BITS = 4  # a histogram of weights has 16 bins a power of two
+_NO_BIN = 64 << _FRACTION_BITS  # above all bins
+
+
+class Drawn(NamedTuple):
+    """An accepted row."""
+
+    sample_id: int
+    score: float
+    squared: float  # D^2 when it was drawn, in units of the space
+    chance: float  # about: of this draw, given those before
+    nearest: int  # the number of its nearest center
+    labelled_squared: float
+
+
+@dataclass
+class Counters:
+    """What the driver decides by; integers and quotients of them, so the same for any slicing."""
+
+    drawn: int = 0  # proposals so far
+    accepted: int = 0  # of the last batch
+    proposed: int = 0  # in the last batch
+    refused: int = 0  # since a row was accepted
+    refreshed_at: int = 0  # picks made before it
+    refreshes: int = 0
+    rows_refreshed: int = 0
+
+
+@dataclass
+class DSquared:
+    """The driver's side. It asks from `step` on."""
+
+    candidates: Candidates
+    space: Any
+    num_labelled: int
+    stream: int  # salt of the draws
+    step: int
+    counters: Counters = field(default_factory=Counters)
+    shift: int = 0
+    picked: list[Drawn] = field(default_factory=list)
+    evaluations: int = 0
+    _told: int = 0
+    _sums_K: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def open(self) -> None:
+        """Opens every slice."""
+        rows = self.candidates.num_rows
+        bits = min(20, max(1, rows.bit_length() - _BUCKET_BITS))
+        self.ask(_open, self.space, self.num_labelled, bits)
+
+    def tell(self, news: News) -> None:
+        """Tells all slices of centers."""
+        self._told += 1
+        self.ask(_learn, self._told, news)
+
+    def begin(self) -> None:
+        """Sets the unit of weights, once slices know the first centers."""
+        largest = max(self.ask(_largest), default=0.0)
+        room = _WEIGHT_BITS - self.candidates.num_rows.bit_length()
+        self.shift = room - math.frexp(max(largest, 5e-324))[1]
+
+    def pick(self, budget: int, keep: Callable[[dict[str, Any]], None]) -> None:
+        """Draws until `picked` holds `budget` rows, or no row is left with any distance."""
+        if not len(self._sums_K):
+            self.refresh(_NO_BIN, keep)  # weighs rows by the first bounds
+        while len(self.picked) < budget:
+            if not int(self._sums_K.sum()):
+                return
+            new = self._batch(budget)
+            self.picked += new
+            if new:
+                self.tell(self._news)
+            keep({"picks": new, "counters": asdict(self.counters)})
+            if self.counters.refused >= _REFUSED:
+                self.refresh(0, keep)  # every row: the next first proposal is accepted
+            elif len(self.picked) < budget and (lowest_bin := self._is_due(budget)):
+                self.refresh(lowest_bin, keep)
+
+    def refresh(self, lowest_bin: int, keep: Callable[[dict[str, Any]], None]) -> None:
+        """Brings rows whose weight is in this bin or a higher one up to date, and weighs all."""
+        answers = self.ask(_refresh, lowest_bin, self.shift)
+        rows = sum(one[1] for one in answers)
+        self.evaluations += sum(one[2] for one in answers)
+        self.counters.refreshed_at = len(self.picked)
+        self.counters.refreshes += 1
+        self.counters.rows_refreshed += rows
+        self._sums_K = np.sum([one[0] for one in answers], axis=0)
+        keep({"refresh": lowest_bin, "counters": asdict(self.counters)})
+
+    def replay(self, entries: Sequence[dict[str, Any]], tell: Callable[[list[int]], News]) -> None:
+        """Does again what an earlier attempt did to the slices, and takes its picks."""
+        for entry in entries:
+            if "refresh" in entry:
+                self.refresh(entry["refresh"], lambda _: None)
+            else:
+                new = [Drawn(*one) for one in entry["picks"]]
+                self.picked += new
+                if new:
+                    self.tell(tell([one.sample_id for one in new]))
+            self.counters = Counters(**entry["counters"])
+
+    def _is_due(self, budget: int) -> int:
+        """Gives the bin from which on rows hold 98 % of the weight, if to bring those up to date
+        costs less than the proposals that it is expected to save; else 0."""
+        one, done = self.counters, len(self.picked)
+        if self._rate() >= 0.5 or done < _GROWTH * one.refreshed_at:
+            return 0
+        sums, counts = np.sum(self.ask(_histogram), axis=0)
+        from_top = np.cumsum(sums[::-1])
+        lowest_bin = _NO_BIN - 1 - int(np.searchsorted(from_top, _HEAVY * float(from_top[-1])))
+        heavy = int(counts[lowest_bin:].sum())
+        since = self.num_labelled + done if one.refreshes == 1 else done - one.refreshed_at
+        waste = (1.0 / self._rate() - 1.0) * (budget - done) * (budget + done) / 2.0
+        return max(lowest_bin, 1) if heavy * since < _REFRESH_PAYS * waste else 0
+
+    def _rate(self) -> float:
+        """Gives the share of proposals that the last batch accepted."""
+        one = self.counters
+        return max(one.accepted, 0.5) / one.proposed if one.proposed else 1.0
+
+    def _batch(self, budget: int) -> list[Drawn]:
+        """Proposes some rows and gives those that are accepted."""
+        sums_K = np.cumsum(self._sums_K)
+        total = int(sums_K[-1])
+        left = budget - len(self.picked)
+        num_proposed = min(_PROPOSALS, math.ceil(1.5 * left / self._rate()) + 16)
+        turns = np.arange(self.counters.drawn, self.counters.drawn + num_proposed)
+        numbers = hash_u64(self.stream, 2 * turns).tolist()
+        targets = np.array([number * total >> 64 for number in numbers], np.int64)
+        buckets = np.searchsorted(sums_K, targets, side="right")
+        offsets = targets - np.where(buckets, sums_K[buckets - 1], 0)
+        ids, weights = self._locate(buckets, offsets)
+        unique, place = np.unique(ids, return_inverse=True)
+        rows = _gathered(self.ask(_measure, unique))
+        self.evaluations += int(rows.evaluations)
+        points = self.space.place(rows.payload)
+        squared, nearest = rows.squared.copy(), rows.nearest.copy()
+        luck = uniform(self.stream, 2 * turns + 1)
+        # The mean share of stale weight that is real says what all distances sum to.
+        shares = np.ldexp(squared[place], self.shift) / weights
+        alive = float(np.mean(np.minimum(shares, 1.0)))
+        new: list[Drawn] = []
+        accepted: list[int] = []
+        proposed = 0
+        for turn in range(num_proposed):
+            proposed += 1
+            at = int(place[turn])
+            weight = math.ceil(math.ldexp(float(squared[at]), self.shift))
+            if not luck[turn] * int(weights[turn]) < weight:
+                continue
+            chance = min(1.0, weight / (total * alive)) if alive > 0.0 else math.nan
+            new.append(
+                Drawn(
+                    int(unique[at]),
+                    float(rows.scores[at]),
+                    float(squared[at]),
+                    chance,
+                    int(nearest[at]),
+                    float(rows.labelled[at]),
+                )
+            )
+            accepted.append(at)
+            if len(self.picked) + len(new) == budget:
+                break
+            _, near = self.space.nearest(points, self.space.take(points, np.array([at])))
+            self.evaluations += len(near)
+            closer = near < squared
+            squared[closer] = near[closer]
+            nearest[closer] = self.num_labelled + len(self.picked) + len(new) - 1
+            squared[at] = 0.0  # it is taken; no draw is below 0
+        self.counters.drawn += proposed
+        self.counters.accepted, self.counters.proposed = len(new), proposed
+        self.counters.refused = 0 if new else self.counters.refused + proposed
+        at = np.array(accepted, np.int64)
+        self._news = News(tuple(column[at] for column in rows.payload), unique[at])
+        return new
+
+    def _locate(self, buckets: Int64s, offsets: Int64s) -> tuple[Ids, Int64s]:
+        """Gives the row in whose weight each offset of a bucket falls, in order of id."""
+        wanted, which = np.unique(buckets, return_inverse=True)
+        answers = self.ask(_rows_of_buckets, wanted, self.shift)
+        of_row, ids, weights = (np.concatenate(column) for column in zip(*answers, strict=True))
+        order = np.lexsort((ids, of_row))
+        of_row, ids, weights = of_row[order], ids[order], weights[order]
+        starts = np.searchsorted(of_row, np.arange(len(wanted)))
+        below = np.cumsum(weights) - weights
+        targets = below[starts[which]] + offsets
+        rows = np.searchsorted(below, targets, side="right") - 1
+        return ids[rows], weights[rows]
+
+    def ask(self, ask: Callable[..., Any], *args: Any) -> list[Any]:
+        """Asks every slice, in the next step."""
+        self.step += 1
+        return self.candidates.each(ask, self.step - 1, *args)
+
+
+class Measured(NamedTuple):
+    """Rows of a slice, with their distances to all centers."""
+
+    ids: Ids
+    scores: Float64s
+    squared: Float64s
+    nearest: Int64s
+    labelled: Float64s
+    payload: Payload
+    evaluations: int
+
+
+# ------------------------------------------------------------------------- what slices answer
+
+
+def _open(part: Slice, step: int, space: Any, num_labelled: int, bits: int) -> None:
+    part.cache.clear()
+    space.open(part)
+    rows = len(part)
+    part.cache["state"] = FarthestState(
+        part,
+        space,
+        num_labelled,
+        None,
+        bounds=np.full(rows, np.inf),
+        squared=np.full(rows, np.inf),
+        stamps=np.zeros(rows, np.int32),
+        nearest=np.zeros(rows, np.int32),
+        labelled=np.full(rows if num_labelled else 0, np.inf),
+    )
+    buckets = (hash_u64(_BUCKETS, part.ids) >> np.uint64(64 - bits)).astype(np.int64)
+    order = np.argsort(buckets, kind="stable")  # ids ascend inside a bucket
+    part.cache["order"] = order
+    part.cache["edges"] = np.searchsorted(buckets[order], np.arange((1 << bits) + 1))
+
+
+def _learn(part: Slice, step: int, number: int, news: News) -> None:
+    if part.cache.get("told", 0) < number:
+        part.cache["state"].learn(news)
+        part.cache["told"] = number
+
+
+def _largest(part: Slice, step: int) -> float:
+    """Gives every row its first bound, and the largest of them."""
+    if not len(part):
+        return 0.0
+    state = part.cache["state"]
+    state.warm()
+    left = state.squared[state.bounds > TAKEN]
+    return float(left.max(initial=0.0))
+
+
+def _refresh(part: Slice, step: int, lowest_bin: int, shift: int) -> tuple[Int64s, int, int]:
+    """Brings heavy rows up to date; gives sums of all weights by bucket, rows and evaluations."""
+    state = part.cache["state"]
+    before = state.evaluations
+    if part.cache.get("refreshed") == step:  # asked again: an answer was lost
+        rows = part.cache["heavy"]
+    else:
+        rows = np.flatnonzero(state.bounds > TAKEN)
+        if lowest_bin == _NO_BIN:
+            rows = rows[:0]
+        elif lowest_bin:
+            rows = rows[_bins(part.cache["weights"][rows]) >= lowest_bin]
+        part.cache["heavy"], part.cache["refreshed"] = rows, step
+    state.refresh(rows, -np.inf)
+    weights = _weights(np.where(state.bounds == TAKEN, 0.0, state.squared), shift)
+    part.cache["weights"] = weights
+    below = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights[part.cache["order"]])])
+    return np.diff(below[part.cache["edges"]]), len(rows), state.evaluations - before
+
+
+def _histogram(part: Slice, step: int) -> Int64s:
+    """Gives the sums of weights, and the numbers of rows, by bin."""
+    weights = part.cache["weights"]
+    bins = _bins(weights)
+    sums = np.zeros((2, _NO_BIN), np.int64)
+    np.add.at(sums[0], bins, weights)
+    sums[1] = np.bincount(bins, minlength=_NO_BIN)
+    return sums
+
+
+def _rows_of_buckets(
+    part: Slice, step: int, wanted: Int64s, shift: int
+) -> tuple[Int64s, Ids, Int64s]:
+    order, edges = part.cache["order"], part.cache["edges"]
+    starts, stops = edges[wanted], edges[wanted + 1]
+    lengths = stops - starts
+    of_row = np.repeat(np.arange(len(wanted)), lengths)
+    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    rows = order[first + np.arange(len(of_row))]
+    return of_row, part.ids[rows], part.cache["weights"][rows]
+
+
+def _measure(part: Slice, step: int, ids: Ids) -> Measured | None:
+    """Measures rows against all centers; what the slice keeps stays as it was, so that weights
+    depend on refreshes alone."""
+    rows = rows_of(part.ids, ids)
+    if not len(rows):
+        return None
+    state = part.cache["state"]
+    kept = [array[rows].copy() for array in state.arrays()]
+    before = state.evaluations
+    state.refresh(rows, -np.inf)
+    labelled = state.labelled[rows] if state.num_labelled else np.full(len(rows), np.inf)
+    squared, nearest = state.squared[rows], state.nearest[rows].astype(np.int64)
+    for array, values in zip(state.arrays(), kept, strict=True):
+        array[rows] = values
+    squared[state.bounds[rows] == TAKEN] = 0.0
+    return Measured(
+        part.ids[rows],
+        part.scores[rows],
+        squared,
+        nearest,
+        labelled,
+        state.space.payload(part, rows),
+        state.evaluations - before,
+    )
+
+
+def _weights(squared: Float64s, shift: int) -> Int64s:
+    # Rounded up, so that a row at any distance can be drawn.
+    weights: Int64s = np.ceil(np.ldexp(squared, shift)).astype(np.int64)
+    return weights
+
+
+def _bins(weights: Int64s) -> npt.NDArray[np.int64]:
+    """Gives (m,) places on a scale of 16 bins a power of two, 0 for 0."""
+    fractions, exponents = np.frexp(weights.astype(np.float64))
+    bins = (exponents << _FRACTION_BITS) + ((fractions - 0.5) * (2 << _FRACTION_BITS)).astype(
+        np.int64
+    )
+    bins = np.minimum(bins, _NO_BIN - 1)
+    return np.where(weights > 0, bins, 0)
+
+
+# ------------------------------------------------------------------------ what the driver does
+
+
+def _gathered(answers: Sequence[Measured | None]) -> Measured:
+    there = [one for one in answers if one is not None]
+    ids = np.concatenate([one.ids for one in there])
+    order = np.argsort(ids)
+    columns = [
+        np.concatenate(column)[order] for column in zip(*(one[:5] for one in there), strict=True)
+    ]
+    payload = tuple(
+        np.concatenate(column)[order]
+        for column in zip(*(one.payload for one in there), strict=True)
+    )
+    return Measured(*columns, payload, sum(one.evaluations for one in there))  # type: ignore[arg-type]

@@ -1,0 +1,210 @@
+"""Mode f: squared distances of the values themselves, in float64, the same for any cut of rows.
+
+A matrix product only says which centers may be nearest: its rounding is bounded pair by pair. The
+distance to those, mostly one a row, is a sum over float64 differences, each pair by itself and in
+one order. With several features the distance of two rows is the product of those on each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rayal.errors import NeedsError
+from rayal.selectors.codes import reach
+from rayal.selectors.space import Int64s, Payload, check_extents, matrix, middle
+from rayal.types import Candidates, Float64s, Slice
+
+_CROWD = 4  # so many possible nearest centers a row ask for a tighter bound
+
+
+class FloatPoints(NamedTuple):
+    """Rows, one array a feature: values, values from the origin, and squared norms of those."""
+
+    values: tuple[Float64s, ...]
+    moved: tuple[Float64s, ...]
+    norms: tuple[Float64s, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Floats:
+    """Features as they are, times a power of two that keeps squares within float64."""
+
+    features: tuple[str, ...]
+    origins: tuple[Float64s, ...]  # (D,) each
+    scales: tuple[float, ...]
+    answered: tuple[bool, ...]  # labelled rows stand at their label, where they have one
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        return tuple(1.0 / scale for scale in self.scales)
+
+    def open(self, part: Slice) -> None:
+        """Keeps nothing: blocks are read where they lie."""
+
+    def rows(self, part: Slice, rows: np.ndarray) -> FloatPoints:
+        """Gives the points of some rows."""
+        return self.place(self.payload(part, rows))
+
+    def payload(self, part: Slice, rows: np.ndarray) -> Payload:
+        """Gives some rows as they are."""
+        return tuple(matrix(part, name)[rows] for name in self.features)
+
+    def encoded(self, part: Slice, lo: int, hi: int) -> Payload:
+        """Gives labelled rows [lo, hi), at their label where that is asked for."""
+        return tuple(
+            answered_rows(part, name, lo, hi) if answered else matrix(part, name)[lo:hi]
+            for name, answered in zip(self.features, self.answered, strict=True)
+        )
+
+    def place(self, payload: Payload) -> FloatPoints:
+        """Gives the points of rows that travelled."""
+        values = tuple(
+            np.multiply(rows, scale, dtype=np.float64, order="C")
+            for rows, scale in zip(payload, self.scales, strict=True)
+        )
+        moved = tuple(
+            rows - origin * scale
+            for rows, origin, scale in zip(values, self.origins, self.scales, strict=True)
+        )
+        return FloatPoints(values, moved, tuple(squared_norms(rows) for rows in moved))
+
+    def take(self, points: FloatPoints, which: np.ndarray) -> FloatPoints:
+        """Gives some of the points."""
+        return FloatPoints(*(tuple(array[which] for array in arrays) for arrays in points))
+
+    def middle(self, sample: Payload) -> Payload:
+        """Gives the means of a sample, as a payload of one row."""
+        return tuple(middle(rows)[None] for rows in sample)
+
+    def nearest(
+        self, points: FloatPoints, centers: FloatPoints, feature: int | None = None
+    ) -> tuple[Int64s, Float64s]:
+        """Gives (n,) the nearest of J centers, the lowest of equals, and (n,) squared distances;
+        on one of several features where it is named by its place."""
+        if feature is not None:
+            points, centers = (
+                FloatPoints(*(arrays[feature : feature + 1] for arrays in side))
+                for side in (points, centers)
+            )
+        num_rows = len(points.norms[0])
+        if len(centers.norms[0]) == 1:
+            squared_n = self._exact(points, centers, slice(None), slice(None))
+            return np.zeros(num_rows, np.int64), squared_n
+        row_P, center_P = np.nonzero(_may_be_nearest(points, centers))
+        squared_P = np.empty(len(row_P))
+        for lo in range(0, len(row_P), 4_096):
+            which = slice(lo, lo + 4_096)
+            squared_P[which] = self._exact(points, centers, row_P[which], center_P[which])
+        if len(row_P) > num_rows:
+            order_P = np.lexsort((center_P, squared_P, row_P))
+            first_n = order_P[np.searchsorted(row_P, np.arange(num_rows))]
+            center_P, squared_P = center_P[first_n], squared_P[first_n]
+        return center_P, squared_P
+
+    def _exact(
+        self,
+        points: FloatPoints,
+        centers: FloatPoints,
+        rows: np.ndarray | slice,
+        which: np.ndarray | slice,
+    ) -> Float64s:
+        squared: Float64s | None = None
+        for x, c in zip(points.values, centers.values, strict=True):
+            one = squared_norms(x[rows] - c[which])
+            squared = one if squared is None else squared * one
+        assert squared is not None
+        return squared
+
+
+def squared_norms(rows_nD: Float64s) -> Float64s:
+    """Gives (n,) squared norms; each row is summed by itself, in one fixed order."""
+    norms_n: Float64s = np.einsum("nd,nd->n", rows_nD, rows_nD)
+    return norms_n
+
+
+def answered_rows(part: Slice, name: str, lo: int, hi: int) -> np.ndarray:
+    """Gives predictions [lo, hi) of labelled rows, with the label in place of those that have one.
+
+    Raises:
+        NeedsError: labels and predictions differ in width.
+    """
+    values, labels = matrix(part, name)[lo:hi], matrix(part, "label")[lo:hi]
+    if labels.shape != values.shape:
+        raise NeedsError(
+            f"labels have shape {labels.shape[1:]} a row, '{name}' {values.shape[1:]}, "
+            "expected the same number of targets; greedy sampling on outputs is for regression"
+        )
+    pending = part.feature("pending")[lo:hi]
+    return np.where(pending[:, None] | np.isnan(labels), values, labels)
+
+
+def fit_floats(
+    features: tuple[str, ...],
+    answered: tuple[bool, ...],
+    candidates: Candidates,
+    labelled: Candidates,
+    sample: Payload,
+    first_step: int,
+) -> Floats:
+    """Gives the space of these features. O((M + L) D): one pass over both sides a feature.
+
+    Raises:
+        ScoringError: a feature holds NaN, infinite numbers, or some too large to square.
+        NeedsError: labels and predictions differ in width.
+    """
+    origins, scales = [], []
+    for j, (name, at_label) in enumerate(zip(features, answered, strict=True)):
+        origin = middle(sample[j])
+        of = answered_rows if at_label else plain
+        asked = [
+            *candidates.each(reach, first_step + j, name, origin, plain),
+            *labelled.each(reach, first_step + j, name, origin, of),
+        ]
+        extent = check_extents(name, asked)
+        origins.append(origin)
+        exponent = math.frexp(extent.norm)[1] if extent.norm else 0
+        scales.append(math.ldexp(1.0, min(max(-exponent, -500), 500)))
+    return Floats(features, tuple(origins), tuple(scales), answered)
+
+
+def plain(part: Slice, name: str, lo: int, hi: int) -> np.ndarray:
+    """Gives rows [lo, hi) of a feature."""
+    return matrix(part, name)[lo:hi]
+
+
+def _may_be_nearest(points: FloatPoints, centers: FloatPoints) -> np.ndarray:
+    """Gives (n, J) False where the rounding of a product cannot hide the nearest center."""
+    if len(points.moved) == 1:
+        (x_nD,), (c_JD,) = points.moved, centers.moved
+        (x_norms_n,), (c_norms_J,) = points.norms, centers.norms
+        partial_nJ = _product(c_norms_J, x_nD, c_JD)
+        # One bound a row, by the longest center. Rounding, here and in the sum over differences,
+        # is (D + 8) 2^-51 of the sum of the two squared norms at most.
+        error_n = (x_norms_n + c_norms_J.max()) * ((x_nD.shape[1] + 8) * 2.0**-51)
+        may_be = partial_nJ <= (partial_nJ.min(axis=1) + 2.0 * error_n)[:, None]
+        if np.count_nonzero(may_be) <= _CROWD * len(may_be):
+            return may_be
+    lows_nJ, highs_nJ = np.float64(1.0), np.float64(1.0)
+    for x, c, x_norms, c_norms in zip(
+        points.moved, centers.moved, points.norms, centers.norms, strict=True
+    ):
+        squared = _product(c_norms, x, c)
+        squared += x_norms[:, None]
+        error = np.add.outer(x_norms, c_norms) * ((x.shape[1] + 8) * 2.0**-51)
+        lows_nJ = lows_nJ * np.maximum(squared - error, 0.0)
+        highs_nJ = highs_nJ * (squared + error)
+    least_n1 = highs_nJ.min(axis=1, keepdims=True)
+    may_be = lows_nJ <= least_n1 * (1.0 + 2.0**-40)
+    return may_be
+
+
+def _product(norms_J: Float64s, x_nD: Float64s, c_JD: Float64s) -> Float64s:
+    """Gives (n, J) |c|^2 - 2 x.c, by torch: its threads are those that a worker was given."""
+    norms, x, c = (torch.from_numpy(array) for array in (norms_J, x_nD, c_JD))
+    product: Float64s = torch.addmm(norms, x, c.T, alpha=-2.0).numpy()
+    return product

@@ -1,0 +1,92 @@
+"""The space of last-layer gradients, as outer products that are never made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from rayal.selectors.grid import Grid, squared_norms
+from rayal.selectors.space import Int64s, Payload, matrix
+from rayal.types import Float64s, Slice
+
+
+class GradientPoints(NamedTuple):
+    """Rows: (n, C) errors and (n, D) features on their grids, and (n,) squared norms."""
+
+    errors: Float64s
+    features: Float64s
+    norms: Float64s
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """The outer product of a = error of the probabilities and h = features.
+
+    The squared distance of two is |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a.a')(h.h'): two matrix products
+    instead of rows of C x D numbers. Both factors lie on grids of 2^25 units (`grid.py`), where
+    each product is an exact integer in float64, so no blocking changes a distance.
+    """
+
+    grids: tuple[Grid, Grid]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(grid.feature for grid in self.grids)
+
+    @property
+    def units(self) -> tuple[float, ...]:
+        return tuple(1.0 / grid.scale for grid in self.grids)
+
+    def open(self, part: Slice) -> None:
+        """Keeps nothing: rows are read where they lie."""
+
+    def rows(self, part: Slice, rows: np.ndarray) -> GradientPoints:
+        """Gives the points of some rows."""
+        return self.place(self.payload(part, rows))
+
+    def payload(self, part: Slice, rows: np.ndarray) -> Payload:
+        """Gives probabilities and features of some rows as they are."""
+        return tuple(matrix(part, name)[rows] for name in self.features)
+
+    def encoded(self, part: Slice, lo: int, hi: int) -> Payload:
+        """Gives labelled rows [lo, hi) as they are."""
+        return self.payload(part, np.arange(lo, hi))
+
+    def place(self, payload: Payload) -> GradientPoints:
+        """Gives the points of rows that travelled."""
+        errors, features = (
+            grid.place(rows if grid.of is None else grid.of(rows.astype(np.float64)))
+            for grid, rows in zip(self.grids, payload, strict=True)
+        )
+        return GradientPoints(errors, features, squared_norms(errors) * squared_norms(features))
+
+    def take(self, points: GradientPoints, which: np.ndarray) -> GradientPoints:
+        """Gives some of the points."""
+        return GradientPoints(*(array[which] for array in points))
+
+    def nearest(
+        self, points: GradientPoints, centers: GradientPoints, feature: int | None = None
+    ) -> tuple[Int64s, Float64s]:
+        """Gives (n,) the nearest of J centers, the lowest of equals, and (n,) squared distances."""
+        product_nJ = _product(points.errors, centers.errors)
+        product_nJ *= _product(points.features, centers.features)
+        product_nJ *= -2.0
+        product_nJ += points.norms[:, None]
+        product_nJ += centers.norms
+        nearest_n = product_nJ.argmin(axis=1)
+        squared_n = product_nJ[np.arange(len(nearest_n)), nearest_n]
+        return nearest_n, np.maximum(squared_n, 0.0)
+
+    def squared_unit(self) -> float:
+        """Gives what a squared distance of 1 is in units of squared gradients."""
+        return math.prod(self.units) ** 2
+
+
+def _product(rows_nD: Float64s, centers_JD: Float64s) -> Float64s:
+    """Gives (n, J), by torch: its threads are those that a worker was given."""
+    product: Float64s = torch.mm(torch.from_numpy(rows_nD), torch.from_numpy(centers_JD).T).numpy()
+    return product
