@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from rayal.errors import ScoringError
+from rayal.selectors.kernels import Kernel
 from rayal.selectors.space import (
     Extent,
     Int64s,
@@ -28,6 +29,7 @@ from rayal.selectors.space import (
     check_extents,
     matrix,
     middle,
+    normalised,
 )
 from rayal.types import Candidates, Float64s, Slice
 
@@ -54,6 +56,7 @@ class Codes:
     origin: Float64s | None  # (D,); None: the feature is its own code
     scale: float
     dtype: str  # int8 or int16
+    normalise: bool = False  # rows are divided by their norms first
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -86,6 +89,8 @@ class Codes:
         """Gives the (n, D) codes of values of the feature."""
         if self.origin is None:
             return values
+        if self.normalise:
+            values = normalised(values)
         is_float32 = values.dtype.itemsize <= 4 and 1e-30 < self.scale < 1e30
         width = np.float32 if is_float32 else np.float64
         moved = np.subtract(values, self.origin.astype(width), dtype=width)
@@ -118,10 +123,9 @@ class Codes:
 
     def middle(self, sample: Payload) -> Payload:
         """Gives the mean of a sample, as a payload of one row."""
-        mean_1D = middle(sample[0])[None]
         if self.origin is None:
-            return (np.rint(mean_1D).astype(self.dtype),)
-        return (self.encode(mean_1D),)
+            return (np.rint(middle(sample[0])[None]).astype(self.dtype),)
+        return (np.zeros((1, len(self.origin)), self.dtype),)  # it is the origin
 
     def take(self, points: CodePoints, which: np.ndarray) -> CodePoints:
         """Gives some of the points."""
@@ -146,8 +150,24 @@ class Codes:
             nearest_n = at.cpu().numpy()
         return nearest_n, (least + points.norms).cpu().double().numpy()
 
-    def pairwise(self, points: CodePoints, centers: CodePoints) -> torch.Tensor:
-        """Gives (n, J) exact squared distances, float32."""
+    def squared(self, points: CodePoints, centers: CodePoints) -> Float64s:
+        """Gives (n, J) squared distances, float64; here they are exact."""
+        return self._squared(points, centers).cpu().double().numpy()
+
+    def doubt(self, points: CodePoints, centers: CodePoints) -> float:
+        """Gives how far `squared` may be off."""
+        return 0.0
+
+    def paired(self, points: CodePoints, others: CodePoints) -> Float64s:
+        """Gives (n,) exact squared distances of rows and others, one each."""
+        apart = points.values - others.values
+        return (apart * apart).sum(dim=1).cpu().double().numpy()
+
+    def similar32(self, points: CodePoints, centers: CodePoints, kernel: Kernel) -> torch.Tensor:
+        """Gives (n, J) similarities on the CPU, float32, at most 2^-20 too low."""
+        return kernel.of32(self._squared(points, centers)).cpu()
+
+    def _squared(self, points: CodePoints, centers: CodePoints) -> torch.Tensor:
         squared_nJ = torch.addmm(centers.norms, points.values, centers.values.T, alpha=-2.0)
         return squared_nJ.add_(points.norms[:, None])
 
@@ -166,6 +186,7 @@ def fit_codes(
     budget: int,
     first_step: int,
     force: bool = False,
+    normalise: bool = False,
 ) -> tuple[Codes | None, str]:
     """Gives the codes, or None, and in either case why. O((M + L) D): one pass over both sides.
 
@@ -177,12 +198,15 @@ def fit_codes(
     Raises:
         ScoringError: the feature holds NaN, infinite numbers, or some too large to square.
     """
+    raw_nD, of = sample_nD, unit_rows if normalise else plain_rows
+    if normalise:
+        sample_nD = normalised(sample_nD)
     origin = middle(sample_nD)
-    if sample_nD.dtype == np.int8:
-        extent = _extent(feature, None, candidates, labelled, first_step)
+    if sample_nD.dtype == np.int8 and not normalise:
+        extent = _extent(feature, None, candidates, labelled, first_step, of)
         if extent.norm <= MAX_NORM:
             return Codes(feature, None, 1.0, "int8"), "int8 features are their own codes"
-    extent = _extent(feature, origin, candidates, labelled, first_step + 1)
+    extent = _extent(feature, origin, candidates, labelled, first_step + 1, of)
     if extent.norm == 0.0:
         return None, "all rows are equal"
     typical = float(np.median(np.abs(sample_nD - origin)))
@@ -193,9 +217,9 @@ def fit_codes(
     for dtype, scale in (("int8", min(by_norm, by_coordinate)), ("int16", by_norm)):
         if not 0.0 < scale < math.inf:
             return None, f"{extent.width} coordinates do not fit norms of {MAX_NORM:g}"
-        codes = Codes(feature, origin, scale, dtype)
+        codes = Codes(feature, origin, scale, dtype, normalise)
         share = 1.0 / (scale * typical) if typical > 0.0 else math.inf
-        steps = _typical_steps(codes.encode(sample_nD), budget)
+        steps = _typical_steps(codes.encode(raw_nD), budget)
         said = f"a step is {share:.2g} of the median coordinate (at most {_GATE} wanted), "
         said += f"neighbours are {steps:.3g} steps apart (at least {_CLEAR_STEPS:g} wanted)"
         if share <= _GATE and steps >= _CLEAR_STEPS:
@@ -235,6 +259,11 @@ def plain_rows(part: Slice, feature: str, lo: int, hi: int) -> np.ndarray:
     return matrix(part, feature)[lo:hi]
 
 
+def unit_rows(part: Slice, feature: str, lo: int, hi: int) -> np.ndarray:
+    """Gives rows [lo, hi) of a feature, of norm 1."""
+    return normalised(matrix(part, feature)[lo:hi])
+
+
 def _norms(
     values: np.ndarray, origin: Float64s | None, least: type[np.floating]
 ) -> tuple[np.ndarray, float]:
@@ -252,10 +281,11 @@ def _extent(
     candidates: Candidates,
     labelled: Candidates,
     step: int,
+    of: Callable[..., np.ndarray],
 ) -> Extent:
     asked = [
-        *candidates.each(reach, step, feature, origin, plain_rows),
-        *labelled.each(reach, step, feature, origin, plain_rows),
+        *candidates.each(reach, step, feature, origin, of),
+        *labelled.each(reach, step, feature, origin, of),
     ]
     return check_extents(feature, asked)
 

@@ -144,6 +144,7 @@ def fit_space(
     sample: Payload,
     budget: int,
     precision: Precision | None,
+    normalise: bool = False,
 ) -> tuple[Any, str]:
     """Gives where distances are measured, and why there. Asks in steps 1 to 9.
 
@@ -154,12 +155,15 @@ def fit_space(
     why = "precision: float"
     if precision != "float" and len(features) == 1 and not answered[0]:
         force = precision == "integer"
-        codes, why = fit_codes(features[0], candidates, labelled, sample[0], budget, 1, force)
+        codes, why = fit_codes(
+            features[0], candidates, labelled, sample[0], budget, 1, force, normalise
+        )
         if codes is not None:
             return codes, f"mode q, {why}"
     elif precision != "float":
         why = "distances to labels, or a product of distances"
-    return fit_floats(features, answered, candidates, labelled, sample, 3), f"mode f, {why}"
+    floats = fit_floats(features, answered, candidates, labelled, sample, 3, normalise)
+    return floats, f"mode f, {why}"
 
 
 # ------------------------------------------------------------------------- what slices answer

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from rayal.errors import NeedsError
-from rayal.selectors.codes import reach
-from rayal.selectors.space import Int64s, Payload, check_extents, matrix, middle
+from rayal.selectors.codes import plain_rows, reach, unit_rows
+from rayal.selectors.kernels import Kernel
+from rayal.selectors.space import Int64s, Payload, check_extents, matrix, middle, normalised
 from rayal.types import Candidates, Float64s, Slice
 
 _CROWD = 4  # so many possible nearest centers a row ask for a tighter bound
@@ -38,6 +39,7 @@ class Floats:
     origins: tuple[Float64s, ...]  # (D,) each
     scales: tuple[float, ...]
     answered: tuple[bool, ...]  # labelled rows stand at their label, where they have one
+    normalise: bool = False  # rows are divided by their norms first
 
     @property
     def units(self) -> tuple[float, ...]:
@@ -63,6 +65,8 @@ class Floats:
 
     def place(self, payload: Payload) -> FloatPoints:
         """Gives the points of rows that travelled."""
+        if self.normalise:
+            payload = tuple(normalised(rows.astype(np.float64)) for rows in payload)
         values = tuple(
             np.multiply(rows, scale, dtype=np.float64, order="C")
             for rows, scale in zip(payload, self.scales, strict=True)
@@ -105,6 +109,31 @@ class Floats:
             first_n = order_P[np.searchsorted(row_P, np.arange(num_rows))]
             center_P, squared_P = center_P[first_n], squared_P[first_n]
         return center_P, squared_P
+
+    def squared(self, points: FloatPoints, centers: FloatPoints) -> Float64s:
+        """Gives (n, J) squared distances on the one feature, as a product gives them: the last bits
+        depend on the block."""
+        (x_nD,), (c_JD,) = points.moved, centers.moved
+        squared_nJ = _product(centers.norms[0], x_nD, c_JD)
+        squared_nJ += points.norms[0][:, None]
+        return np.maximum(squared_nJ, 0.0, out=squared_nJ)
+
+    def doubt(self, points: FloatPoints, centers: FloatPoints) -> float:
+        """Gives how far `squared` may be off."""
+        longest = points.norms[0].max(initial=0.0) + centers.norms[0].max(initial=0.0)
+        return float(longest * ((points.moved[0].shape[1] + 8) * 2.0**-51))
+
+    def paired(self, points: FloatPoints, others: FloatPoints) -> Float64s:
+        """Gives (n,) squared distances of rows and others, one each, each by itself."""
+        return self._exact(points, others, slice(None), slice(None))
+
+    def similar32(self, points: FloatPoints, centers: FloatPoints, kernel: Kernel) -> torch.Tensor:
+        """Gives (n, J) similarities, float32, at most 2^-20 too low."""
+        squared_nJ = self.squared(points, centers)
+        if kernel.is_step:
+            squared_nJ -= self.doubt(points, centers)
+            return torch.from_numpy(kernel.of(squared_nJ).astype(np.float32))
+        return kernel.of32(torch.from_numpy(squared_nJ.astype(np.float32)))
 
     def _exact(
         self,
@@ -150,6 +179,7 @@ def fit_floats(
     labelled: Candidates,
     sample: Payload,
     first_step: int,
+    normalise: bool = False,
 ) -> Floats:
     """Gives the space of these features. O((M + L) D): one pass over both sides a feature.
 
@@ -159,7 +189,8 @@ def fit_floats(
     """
     origins, scales = [], []
     for j, (name, at_label) in enumerate(zip(features, answered, strict=True)):
-        origin = middle(sample[j])
+        plain = unit_rows if normalise else plain_rows
+        origin = middle(normalised(sample[j]) if normalise else sample[j])
         of = answered_rows if at_label else plain
         asked = [
             *candidates.each(reach, first_step + j, name, origin, plain),
@@ -169,12 +200,7 @@ def fit_floats(
         origins.append(origin)
         exponent = math.frexp(extent.norm)[1] if extent.norm else 0
         scales.append(math.ldexp(1.0, min(max(-exponent, -500), 500)))
-    return Floats(features, tuple(origins), tuple(scales), answered)
-
-
-def plain(part: Slice, name: str, lo: int, hi: int) -> np.ndarray:
-    """Gives rows [lo, hi) of a feature."""
-    return matrix(part, name)[lo:hi]
+    return Floats(features, tuple(origins), tuple(scales), answered, normalise)
 
 
 def _may_be_nearest(points: FloatPoints, centers: FloatPoints) -> np.ndarray:

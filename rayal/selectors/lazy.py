@@ -161,10 +161,10 @@ class LazyGreedy:
                 new.append(pool.take(at))
             self.trace.evaluations += pool.evaluations
             if not new:
-                # All rows above the threshold were refused, or there were none to begin with.
+                # Bounds were far above gains, or more rows tie than were sent.
                 if floor.gain == -math.inf:
                     break
-                self._above *= 2
+                self._above, self.most = 2 * self._above, 2 * self.most
                 answers = self._learn(None)
                 continue
             keep(new)

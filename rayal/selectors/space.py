@@ -118,9 +118,24 @@ def sample_of(candidates: Candidates, names: tuple[str, ...], step: int) -> Payl
     return tuple(np.concatenate([rows[j] for _, rows in there])[first] for j in range(len(names)))
 
 
+def normalised(rows_nD: np.ndarray) -> np.ndarray:
+    """Gives rows of norm 1, float32 or float64; rows of zeros stay zeros. Each row by itself."""
+    width = np.float64 if rows_nD.dtype.itemsize > 4 else np.float32
+    rows = rows_nD.astype(width)
+    norms_n = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    norms_n[norms_n == 0.0] = 1.0
+    return (rows / norms_n[:, None]).astype(width)
+
+
 def middle(rows_nD: np.ndarray) -> Float64s:
-    """Gives (D,) the mean of a few rows."""
-    return rows_nD.astype(np.float64).mean(axis=0)
+    """Gives (D,) the mean of a few rows; rows that are not finite are somebody else's to refuse."""
+    rows_nD = rows_nD.astype(np.float64)
+    finite = np.isfinite(rows_nD).all(axis=1)
+    with np.errstate(over="ignore"):
+        mean_D: Float64s = (
+            rows_nD[finite].mean(axis=0) if finite.any() else np.zeros_like(rows_nD[0])
+        )
+    return np.where(np.isfinite(mean_D), mean_D, 0.0)
 
 
 def check_extents(name: str, extents: list[Extent]) -> Extent:

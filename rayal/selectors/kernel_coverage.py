@@ -1,0 +1,230 @@
+"""Kernel coverage as a rule of lazy greedy: how much of a reference set each row would add.
+
+gain_i = sum over references r of w_r max(k(x_i, r) - m_r, 0), where m_r is the best similarity that
+r has to a labelled, pending or picked row. It only falls as m rises. Slices bound gains in float32,
+which needs no canonical order: a bound that is a little too high costs a look, not a pick. Which
+row is best among those above the threshold is decided on the driver, in float64, and where rounding
+leaves two rows in doubt by sums over distances of one fixed order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rayal.selectors.kernels import Kernel
+from rayal.selectors.lazy import TAKEN
+from rayal.selectors.nearest_center import rows_of
+from rayal.selectors.space import Payload
+from rayal.types import Float64s, Ids, Slice
+
+_BLOCK_ROWS = 512
+_BATCH = 16  # rows of the pool that are looked at together
+_KERNEL_ERROR = 2.0**-20  # of a float32 similarity: rounding of its argument and of exp
+_NOTHING = 2.0**-19  # of all weight: a row that adds less adds nothing, and goes by its id
+_CHUNK = 256  # references summed in float32; chunks are summed in float64
+_SUM_ERROR = 2.0**-15  # of such a sum, relative
+_UNITS = 2.0**48  # that all weight is cut into where gains are summed as integers
+_DOUBT = 2.0**-34  # of all weight, of float64 gains: distances by products, sums in any order
+
+
+class Chosen(NamedTuple):
+    """A picked row."""
+
+    sample_id: int
+    score: float
+    gain: float
+
+
+class Covered(NamedTuple):
+    """News: how well each reference is covered, and the rows taken."""
+
+    best_R: Float64s
+    ids: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCoverage:
+    """The rule. `references` are rows that travelled, `best_R` how well labelled rows cover them."""
+
+    space: Any
+    kernel: Kernel
+    references: Payload
+    weights_R: Float64s
+    best_R: Float64s
+
+    @property
+    def nothing(self) -> float:
+        """The gain below which a row adds nothing."""
+        return float(self.weights_R.sum()) * _NOTHING
+
+    def open(self, part: Slice) -> CoverageState:
+        """Gives a slice's state; every gain is unknown yet."""
+        self.space.open(part)
+        return CoverageState(part, self)
+
+    def pool(
+        self, ids: Ids, gains: Float64s, carried: Sequence[Any], num_before: int
+    ) -> CoveragePool:
+        """Gives the pool of rows that slices sent."""
+        columns = [np.concatenate(column) for column in zip(*carried, strict=True)]
+        order = np.argsort(ids)
+        best_R, *columns = columns
+        scores, *payload = (column[order] for column in columns)
+        best_R = best_R[: len(self.weights_R)]
+        return CoveragePool(self, ids[order], gains[order], scores, tuple(payload), best_R)
+
+
+class CoverageState:
+    """A slice's bounds."""
+
+    def __init__(self, part: Slice, rule: KernelCoverage) -> None:
+        self.part, self.rule, self.space = part, rule, rule.space
+        self.bounds = np.full(len(part), np.inf)
+        self.stamps = np.full(len(part), -1)
+        self.evaluations = 0
+        self.best_R = rule.best_R
+        self.told = 0
+        self._references = rule.space.place(rule.references)
+        self._weights = torch.from_numpy(rule.weights_R.astype(np.float32))
+        self._weights *= 1.0 + 2.0**-22  # float32 must not round them down
+        self._nothing = rule.nothing
+
+    def learn(self, news: Covered) -> None:
+        """Takes a better cover; candidates picked for it are taken."""
+        self.best_R = news.best_R
+        self.told += 1
+        self.bounds[rows_of(self.part.ids, news.ids)] = TAKEN
+
+    def warm(self) -> None:
+        """Bounds every row by its gain so far."""
+        self.refresh(np.flatnonzero(self.bounds > TAKEN), np.inf)
+
+    def refresh(self, rows: np.ndarray, floor: float) -> None:
+        """Brings bounds of rows up to date."""
+        rows = rows[self.stamps[rows] < self.told]
+        # A little less than what is there, so that rounding cannot hide what a row adds.
+        best = torch.from_numpy((self.best_R - _KERNEL_ERROR).astype(np.float32))
+        for lo in range(0, len(rows), _BLOCK_ROWS):
+            some = rows[lo : lo + _BLOCK_ROWS]
+            points = self.space.rows(self.part, some)
+            similar_nR = self.space.similar32(points, self._references, self.rule.kernel)
+            added_nR = similar_nR.sub_(best).clamp_(min=0.0)
+            gains = np.zeros(len(some))
+            for start in range(0, len(best), _CHUNK):
+                stop = start + _CHUNK
+                gains += torch.mv(added_nR[:, start:stop], self._weights[start:stop]).numpy()
+            bounds = gains * (1.0 + _SUM_ERROR)
+            bounds[bounds < self._nothing] = 0.0
+            self.bounds[some] = np.minimum(self.bounds[some], bounds)
+            self.evaluations += added_nR.numel()
+        self.stamps[rows] = self.told
+
+    def carry(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Gives the cover that bounds are for, scores, and the rows themselves."""
+        if not len(rows):
+            return ()
+        return self.best_R, self.part.scores[rows], *self.space.payload(self.part, rows)
+
+
+class CoveragePool:
+    """Rows above the threshold, looked at one by one: a bound is enough for most of them."""
+
+    def __init__(
+        self,
+        rule: KernelCoverage,
+        ids: Ids,
+        bounds: Float64s,
+        scores: Float64s,
+        payload: Payload,
+        best_R: Float64s,
+    ) -> None:
+        self.rule, self.space = rule, rule.space
+        self.ids, self.bounds, self.scores, self.payload = ids, bounds, scores, payload
+        self.points = self.space.place(payload)
+        self.best_R = best_R.copy()
+        self.references = self.space.place(rule.references)
+        self.evaluations = 0
+        self._gains = np.full(len(ids), TAKEN)  # exact up to the doubt, where fresh
+        self._fresh = np.zeros(len(ids), bool)
+        self._taken: list[int] = []
+        self._doubt = float(rule.weights_R.sum()) * _DOUBT
+
+    def id(self, at: int) -> int:
+        return int(self.ids[at])
+
+    def gain(self, at: int) -> float:
+        return float(self._gains[at])
+
+    def best(self) -> int:
+        """Gives the row of the highest gain; rows whose bound is lower are not looked at."""
+        while True:
+            least = self._gains[self._fresh].max(initial=TAKEN)
+            stale = np.flatnonzero(~self._fresh & (self.bounds >= least - self._doubt))
+            stale = stale[self.bounds[stale] > TAKEN]
+            if not len(stale):
+                break
+            if len(stale) > _BATCH:
+                highest = np.argpartition(self.bounds[stale], len(stale) - _BATCH)[-_BATCH:]
+                stale = stale[highest]
+            self._look(stale)
+        if least == TAKEN:
+            return -1
+        rows = np.flatnonzero(self._fresh & (self._gains >= least - self._doubt))
+        if len(rows) > 1:
+            for at in rows:
+                self._gains[at] = self._canonical(at)
+            least = self._gains[rows].max()
+            rows = rows[self._gains[rows] == least]
+        elif self._gains[rows[0]] != TAKEN:
+            self._gains[rows[0]] = self._canonical(int(rows[0]))
+        return int(rows[0])
+
+    def _look(self, rows: np.ndarray) -> None:
+        points = self.space.take(self.points, rows)
+        if self.rule.kernel.is_step:
+            gains = np.array([self._canonical(int(at)) for at in rows])
+        else:
+            squared_nR = self.space.squared(points, self.references)
+            added_nR = self.rule.kernel.of(squared_nR)
+            added_nR -= self.best_R
+            np.maximum(added_nR, 0.0, out=added_nR)
+            gains = added_nR @ self.rule.weights_R
+            gains[gains < self.rule.nothing] = 0.0
+        self.evaluations += len(rows) * len(self.best_R)
+        self._gains[rows] = gains
+        self.bounds[rows] = np.minimum(self.bounds[rows], gains + self._doubt)
+        self._fresh[rows] = True
+
+    def _canonical(self, at: int) -> float:
+        added_R = self._similar(at) - self.best_R
+        # Summed as integers, so that rows that add the same in another order tie.
+        scale = _UNITS / float(self.rule.weights_R.sum())
+        terms_R = np.maximum(added_R, 0.0) * (self.rule.weights_R * scale)
+        gain = int(np.rint(terms_R).astype(np.int64).sum()) / scale
+        return gain if gain >= self.rule.nothing else 0.0
+
+    def _similar(self, at: int) -> Float64s:
+        """Gives (R,) similarities of a row to the references, each by itself."""
+        point = self.space.take(self.points, np.array([at]))
+        return self.rule.kernel.of(self.space.nearest(self.references, point)[1])
+
+    def take(self, at: int) -> Chosen:
+        """Picks a row: the references are covered as well as it covers them."""
+        gain = float(self._gains[at])
+        self.best_R = np.maximum(self.best_R, self._similar(at))
+        self.bounds[self._fresh] = np.minimum(
+            self.bounds[self._fresh], self._gains[self._fresh] + self._doubt
+        )
+        self._fresh[:] = False
+        self.bounds[at] = self._gains[at] = TAKEN
+        self._taken.append(at)
+        return Chosen(int(self.ids[at]), float(self.scores[at]), gain)
+
+    def news(self) -> Covered:
+        """Gives the cover after the picks."""
+        return Covered(self.best_R, self.ids[np.array(self._taken)])

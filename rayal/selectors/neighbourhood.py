@@ -1,0 +1,113 @@
+"""The k nearest candidates of rows, exactly, over slices: what graphs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rayal.selectors.space import Int64s, Payload, blocks
+from rayal.types import Candidates, Float64s, Ids, Slice
+
+QUERY_ROWS = 1_024
+
+
+class Neighbours(NamedTuple):
+    """Of n rows: (n, k) ids and squared distances, nearest first; NO_ROW fills up short lists."""
+
+    ids: Ids
+    squared: Float64s
+
+
+NO_ROW = -(2**63)
+
+
+def nearest_candidates(
+    candidates: Candidates, space: Any, queries: Payload, own_ids: Ids, k: int, step: int
+) -> Neighbours:
+    """Gives the k nearest candidates of some rows; ties go to the smallest id, and a row is not its
+    own neighbour. O(n M D) time; n k pairs a slice travel."""
+    answers = [
+        one
+        for one in candidates.each(_nearest, step, space, queries, own_ids, k)
+        if one is not None
+    ]
+    ids = np.full((len(own_ids), k), NO_ROW)
+    squared = np.full((len(own_ids), k), np.inf)
+    if answers:
+        row, found, far = (np.concatenate(column) for column in zip(*answers, strict=True))
+        order = np.lexsort((found, far, row))
+        row, found, far = row[order], found[order], far[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = place < k
+        ids[row[kept], place[kept]] = found[kept]
+        squared[row[kept], place[kept]] = far[kept]
+    return Neighbours(ids, squared)
+
+
+def query_blocks(
+    candidates: Candidates, space: Any, step: int
+) -> Iterator[tuple[int, int, Ids, Payload]]:
+    """Gives all candidates, a block of one slice at a time: slice key, first row, ids, payload.
+    Two steps a block are free for whoever takes it."""
+    sizes = candidates.each(_size, step)
+    step += 1
+    for key, num_rows in sizes:
+        for lo, hi in blocks(num_rows, QUERY_ROWS):
+            answers = candidates.each(_block, step, space, key, lo, hi)
+            ids, payload = next(one for one in answers if one is not None)
+            yield key, lo, ids, payload
+            step += 3
+
+
+def _size(part: Slice, step: int) -> tuple[int, int]:
+    return part.key, len(part)
+
+
+def _block(
+    part: Slice, step: int, space: Any, key: int, lo: int, hi: int
+) -> tuple[Ids, Payload] | None:
+    if part.key != key:
+        return None
+    return part.ids[lo:hi], space.payload(part, np.arange(lo, hi))
+
+
+def _nearest(
+    part: Slice, step: int, space: Any, queries: Payload, own_ids: Ids, k: int
+) -> tuple[Int64s, Ids, Float64s] | None:
+    """Gives (query, id, squared distance) of each query's k nearest rows in the slice."""
+    if not len(part):
+        return None
+    points = space.place(queries)
+    rows: list[Int64s] = []
+    found: list[np.ndarray] = []
+    for lo, hi in blocks(len(part)):
+        others = space.rows(part, np.arange(lo, hi))
+        squared_nJ = space.squared(points, others)
+        doubt = space.doubt(points, others)
+        mine = rows_at(part.ids[lo:hi], own_ids)
+        squared_nJ[mine >= 0, mine[mine >= 0]] = np.inf
+        edge_n1 = np.full((len(own_ids), 1), np.inf)
+        if squared_nJ.shape[1] > k:
+            edge_n1 = np.partition(squared_nJ, k - 1, axis=1)[:, k - 1 : k]
+        near = np.isfinite(squared_nJ) & (squared_nJ <= edge_n1 + 2.0 * doubt)
+        row, other = np.nonzero(near)
+        rows.append(row)
+        found.append(other + lo)
+    row, other = np.concatenate(rows), np.concatenate(found)
+    far = np.empty(len(row))
+    for lo, hi in blocks(len(row), 4_096):
+        some = space.rows(part, other[lo:hi])
+        far[lo:hi] = space.paired(space.take(points, row[lo:hi]), some)
+    order = np.lexsort((part.ids[other], far, row))
+    row, other, far = row[order], other[order], far[order]
+    kept = np.arange(len(row)) - np.searchsorted(row, row) < k
+    return row[kept], part.ids[other[kept]], far[kept]
+
+
+def rows_at(ids: Ids, wanted: Ids) -> Int64s:
+    """Gives the position in ascending `ids` of each wanted one, -1 where it is not there."""
+    at = np.searchsorted(ids, wanted)
+    at[at == len(ids)] = 0
+    return np.where(ids[at] == wanted, at, -1) if len(ids) else np.full(len(wanted), -1)
