@@ -62,6 +62,7 @@ class Counters:
     accepted: int = 0  # of the last batch
     proposed: int = 0  # in the last batch
     refused: int = 0  # since a row was accepted
+    undecided: bool = False  # whether to refresh after the last batch
     refreshed_at: int = 0  # picks made before it
     refreshes: int = 0
     rows_refreshed: int = 0
@@ -105,17 +106,21 @@ class DSquared:
         if not len(self._sums_K):
             self.refresh(_NO_BIN, keep)  # weighs rows by the first bounds
         while len(self.picked) < budget:
+            if self.counters.undecided:
+                # Decided here and not after a batch, so that a driver that died there decides, too.
+                if self.counters.refused >= _REFUSED:
+                    self.refresh(0, keep)  # every row: the next first proposal is accepted
+                elif lowest_bin := self._is_due(budget):
+                    self.refresh(lowest_bin, keep)
+                self.counters.undecided = False
             if not int(self._sums_K.sum()):
                 return
             new = self._batch(budget)
             self.picked += new
             if new:
                 self.tell(self._news)
+            self.counters.undecided = True
             keep({"picks": new, "counters": asdict(self.counters)})
-            if self.counters.refused >= _REFUSED:
-                self.refresh(0, keep)  # every row: the next first proposal is accepted
-            elif len(self.picked) < budget and (lowest_bin := self._is_due(budget)):
-                self.refresh(lowest_bin, keep)
 
     def refresh(self, lowest_bin: int, keep: Callable[[dict[str, Any]], None]) -> None:
         """Brings rows whose weight is in this bin or a higher one up to date, and weighs all."""
@@ -125,6 +130,7 @@ class DSquared:
         self.counters.refreshed_at = len(self.picked)
         self.counters.refreshes += 1
         self.counters.rows_refreshed += rows
+        self.counters.undecided = False
         self._sums_K = np.sum([one[0] for one in answers], axis=0)
         keep({"refresh": lowest_bin, "counters": asdict(self.counters)})
 
@@ -212,8 +218,8 @@ class DSquared:
         self.counters.drawn += proposed
         self.counters.accepted, self.counters.proposed = len(new), proposed
         self.counters.refused = 0 if new else self.counters.refused + proposed
-        at = np.array(accepted, np.int64)
-        self._news = News(tuple(column[at] for column in rows.payload), unique[at])
+        chosen = np.array(accepted, np.int64)
+        self._news = News(tuple(column[chosen] for column in rows.payload), unique[chosen])
         return new
 
     def _locate(self, buckets: Int64s, offsets: Int64s) -> tuple[Ids, Int64s]:
@@ -378,11 +384,12 @@ def _gathered(answers: Sequence[Measured | None]) -> Measured:
     there = [one for one in answers if one is not None]
     ids = np.concatenate([one.ids for one in there])
     order = np.argsort(ids)
-    columns = [
-        np.concatenate(column)[order] for column in zip(*(one[:5] for one in there), strict=True)
-    ]
+    scores, squared, nearest, labelled = (
+        np.concatenate([one[place] for one in there])[order] for place in range(1, 5)
+    )
     payload = tuple(
         np.concatenate(column)[order]
         for column in zip(*(one.payload for one in there), strict=True)
     )
-    return Measured(*columns, payload, sum(one.evaluations for one in there))  # type: ignore[arg-type]
+    evaluations = sum(one.evaluations for one in there)
+    return Measured(ids[order], scores, squared, nearest, labelled, payload, evaluations)

@@ -176,7 +176,7 @@ class CoveragePool:
             return -1
         rows = np.flatnonzero(self._fresh & (self._gains >= least - self._doubt))
         if len(rows) > 1:
-            for at in rows:
+            for at in rows.tolist():
                 self._gains[at] = self._canonical(at)
             least = self._gains[rows].max()
             rows = rows[self._gains[rows] == least]

@@ -130,11 +130,11 @@ class LazyGreedy:
     rule: Any
     step: int
     trace: Trace = field(default_factory=Trace)
-    fewest: int = _FEWEST
-    most: int = _MOST
+    fewest: int = field(default_factory=lambda: _FEWEST)
+    most: int = field(default_factory=lambda: _MOST)
     num_before: int = 0  # picks that slices were told of
     _told: int = 0
-    _above: int = _MOST
+    _above: int = field(default_factory=lambda: _MOST)
 
     def open(self) -> None:
         """Opens the rule in every slice."""

@@ -112,7 +112,7 @@ class LogDet:
 
     def _inverse(self, labelled: Candidates, scale: float, ridge: float, width: int) -> Float64s:
         """Gives M^-1 of the labelled rows, summed in order of id."""
-        total_DD = np.eye(width) * ridge
+        total_DD: Float64s = np.eye(width) * ridge
         answers = [one for one in labelled.each(_labelled_rows, 3, self.feature) if len(one[0])]
         if answers:
             order = np.argsort(np.concatenate([one[0] for one in answers]))
@@ -122,8 +122,8 @@ class LogDet:
                 rows *= np.sqrt(np.maximum(weights, 0.0))[:, None]
             for lo in range(0, len(rows), _BLOCK):
                 block = rows[lo : lo + _BLOCK]
-                total_DD += block.T @ block
-        inverse: Float64s = np.linalg.inv(total_DD)
+                total_DD = total_DD + block.T @ block
+        inverse = np.asarray(np.linalg.inv(total_DD), np.float64)
         return (inverse + inverse.T) / 2.0
 
 

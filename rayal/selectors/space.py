@@ -120,11 +120,11 @@ def sample_of(candidates: Candidates, names: tuple[str, ...], step: int) -> Payl
 
 def normalised(rows_nD: np.ndarray) -> np.ndarray:
     """Gives rows of norm 1, float32 or float64; rows of zeros stay zeros. Each row by itself."""
-    width = np.float64 if rows_nD.dtype.itemsize > 4 else np.float32
-    rows = rows_nD.astype(width)
-    norms_n = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    rows: Float64s = rows_nD.astype(np.float64)
+    norms_n = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     norms_n[norms_n == 0.0] = 1.0
-    return (rows / norms_n[:, None]).astype(width)
+    rows /= norms_n[:, None]
+    return rows if rows_nD.dtype.itemsize > 4 else rows.astype(np.float32)
 
 
 def middle(rows_nD: np.ndarray) -> Float64s:

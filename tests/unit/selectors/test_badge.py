@@ -3,7 +3,7 @@ import pytest
 from slices import cut, labelled, none_labelled
 
 from rayal.errors import ScoringError
-from rayal.keys import Keys, hash_u64, salt
+from rayal.keys import Keys, hash_u64, salt, uniform
 from rayal.selectors.badge import Badge
 
 
@@ -34,31 +34,74 @@ def sides(ids, features, num_rows, num_slices=1, seed=None):
 
 
 def textbook(ids, features, num_rows, budget, keys, multilabel=False):
-    """D^2 sampling on gradients of size C x D, by the same numbers laid out in the same order."""
+    """D^2 sampling by rejection on gradients of size C x D, one row and one proposal at a time: the
+    same random numbers in the same order."""
     probs, embeds = features["probs"].astype(float), features["embeds"].astype(float)
-    answer = np.round(probs) if multilabel else np.eye(probs.shape[1])[probs.argmax(axis=1)]
+    answer = (probs > 0.5) if multilabel else np.eye(probs.shape[1])[probs.argmax(axis=1)]
     gradients = ((probs - answer)[:, :, None] * embeds[:, None, :]).reshape(len(ids), -1)
-    bits = max(1, num_rows.bit_length() // 2)
-    bucket = hash_u64(salt("rayal", "badge", "buckets"), ids[:num_rows]) >> np.uint64(64 - bits)
-    layout = np.lexsort((ids[:num_rows], bucket))
+    mine, salt_of_draws = ids[:num_rows], keys.stream("badge").salt
+    bits = min(20, max(1, num_rows.bit_length() - 6))
+    bucket = hash_u64(salt("rayal", "badge", "buckets"), mine) >> np.uint64(64 - bits)
+    layout = np.lexsort((mine, bucket))
     known, picked = list(range(num_rows, len(ids))), []
-    for _ in range(min(budget, num_rows)):
-        if known:
-            squared = ((gradients[:num_rows, None] - gradients[None, known]) ** 2).sum(axis=2)
-            weight = squared.min(axis=1)
-            weight[weight < 1e-12] = 0.0
-            if weight.sum() == 0.0:
-                rest = [row for row in np.argsort(ids[:num_rows]) if row not in picked]
-                return ids[(picked + rest)[:budget]]
-            number = hash_u64(keys.stream("badge").salt, np.array([len(known)]))[0]
-            below = np.cumsum(weight[layout])
-            row = layout[np.searchsorted(below, float(number) / 2**64 * below[-1], side="right")]
-        else:
-            norms = (gradients[:num_rows] ** 2).sum(axis=1).round(9)
-            row = np.lexsort((ids[:num_rows], -norms))[0]
-        known.append(row)
-        picked.append(row)
-    return ids[picked]
+    budget = min(budget, num_rows)
+
+    def near(rows, centers):
+        if not centers:
+            return np.full(len(rows), np.inf)
+        squared = ((gradients[rows][:, None] - gradients[None, centers]) ** 2).sum(axis=2)
+        least = squared.min(axis=1)
+        least[(least < 1e-12) | np.isin(rows, picked)] = 0.0
+        return least
+
+    if not known:
+        norms = (gradients[:num_rows] ** 2).sum(axis=1).round(9)
+        picked.append(int(np.lexsort((mine, -norms))[0]))
+    every = np.arange(num_rows)
+    stale = near(every, known + picked)
+    shift = 60 - num_rows.bit_length() - np.frexp(max(stale.max(), 5e-324))[1]
+    drawn, rate, refused, refreshes, refreshed_at = 0, 1.0, 0, 1, len(picked)
+    weights = np.ceil(np.ldexp(stale, shift)).astype(np.int64)
+    begun = False
+    while len(picked) < budget:
+        if begun:
+            fraction, exponent = np.frexp(weights.astype(float))
+            bins = np.where(weights > 0, 16 * exponent + ((fraction - 0.5) * 32).astype(int), 0)
+            order = np.argsort(-bins, kind="stable")
+            share = np.cumsum(weights[order]) / weights.sum()
+            edge = bins[order][np.searchsorted(share, 0.98)]
+            since = len(known) + len(picked) - (0 if refreshes == 1 else len(known) + refreshed_at)
+            done, left = len(picked), budget - len(picked)
+            waste = (1 / rate - 1) * left * (budget + done) / 2
+            heavy = np.flatnonzero(bins >= edge)
+            pays = rate < 0.5 and done >= 1.5 * refreshed_at and len(heavy) * since < 2 * waste
+            if pays or refused >= 4096:
+                rows = heavy if refused < 4096 else every
+                stale[rows] = near(rows, known + picked)
+                refreshes, refreshed_at = refreshes + 1, done
+            stale[picked] = 0.0
+            if pays or refused >= 4096:
+                weights = np.ceil(np.ldexp(stale, shift)).astype(np.int64)
+        begun, total = True, int(weights.sum())
+        if total == 0:
+            rest = [row for row in np.argsort(mine) if row not in picked]
+            return mine[(picked + rest)[:budget]]
+        turns = min(512, int(np.ceil(1.5 * (budget - len(picked)) / rate)) + 16)
+        below, accepted = np.cumsum(weights[layout]), 0
+        for turn in range(drawn, drawn + turns):
+            drawn += 1
+            target = int(hash_u64(salt_of_draws, np.array([2 * turn]))[0]) * total >> 64
+            row = int(layout[np.searchsorted(below, target, side="right")])
+            luck = uniform(salt_of_draws, np.array([2 * turn + 1]))[0]
+            real = near(np.array([row]), known + picked)[0]
+            if luck * weights[row] < np.ceil(np.ldexp(real, shift)):
+                picked.append(row)
+                accepted += 1
+                if len(picked) == budget:
+                    break
+        rate = max(accepted, 0.5) / turns
+        refused = 0 if accepted else refused + turns
+    return mine[picked]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -154,3 +197,25 @@ def test_none_labelled_needs_no_slices():
     ids, features, n = world(6, num_known=0)
     picks = Badge().select(sides(ids, features, n)[0], none_labelled(**features), 4, Keys(0, 0))
     assert len(picks.ids) == 4
+
+
+def test_refreshes_change_no_law_that_the_textbook_has():
+    made = world(8, num_rows=2000, num_known=20)
+    centers = 6 * np.random.default_rng(0).standard_normal((30, 4))
+    made[1]["embeds"] += centers[np.random.default_rng(1).integers(0, 30, 2020)].astype(np.float32)
+    picks = Badge().select(*sides(*made, 3), 300, Keys(2, 0))
+    assert int(picks.note.split(" refreshes")[0].split()[-1]) > 1
+    assert (picks.ids == textbook(*made, 300, Keys(2, 0))).all()
+    assert ((picks.probabilities > 0) & (picks.probabilities <= 1)).all()
+
+
+def test_the_probability_is_that_of_the_draw():
+    # Drawn many times, the mean of 1 / probability of the second pick counts the rows it is among.
+    values = np.array([3.0, 1.0, 2.0, 0.5], np.float32)
+    features = {"probs": np.full((4, 2), 0.5, np.float32), "embeds": values[:, None]}
+    inverse = []
+    for seed in range(2000):
+        picks = Badge().select(*sides(np.arange(4), features, 4), 2, Keys(seed, 0))
+        assert np.isnan(picks.probabilities[0])  # picked for its norm, not drawn
+        inverse.append(1.0 / picks.probabilities[1])
+    assert abs(np.mean(inverse) - 3) < 0.15
