@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys
 from rayal.scorers.asked import scores_of
-from rayal.types import Needs, Outputs, Scorer, Scores
+from rayal.types import Float64s, Ids, Needs, Outputs, Scorer, Scores
 
 _TINY = 2.0**-1000  # stands for a utility of 0, whose logarithm must be finite
 
@@ -55,8 +56,30 @@ class Power:
                 f"{float(utility_N[first]):.6g}), expected utilities of at least 0 under Power; "
                 "take rayal.scorers.softmax.Softmax, which allows any score"
             )
-        noise_N = keys.stream(f"power {type(self.scorer).__name__}").gumbel(outputs.ids)
+        noise_N = keys.stream(self._stream).gumbel(outputs.ids)
         return torch.log(utility_N.clamp(min=_TINY)) + noise_N / self.beta
+
+    def chances(self, ids: Ids, scores: Float64s, edge: float, keys: Keys) -> Float64s:
+        """Gives (B,) the probability that each of the best B rows was among them: see
+        `chances_above`."""
+        return chances_above(scores, keys.stream(self._stream).gumbel(ids), self.beta, edge)
+
+    @property
+    def _stream(self) -> str:
+        return f"power {type(self.scorer).__name__}"
+
+
+def chances_above(scores: Float64s, noise: Float64s, beta: float, edge: float) -> Float64s:
+    """Gives (B,) the probability that a row's noisy score came above that of the best row left out,
+    given that score: 1 - exp(-w exp(-beta edge)), w what the row's chance is proportional to.
+
+    Horvitz-Thompson weights made of it are unbiased: bottom-k sampling, rank conditioning.
+
+    Reference: Cohen & Kaplan, Tighter Estimation Using Bottom-k Sketches, 2008, arXiv:0802.3448.
+    """
+    exponent = np.minimum(beta * (scores - edge) - noise, 700.0)
+    found: Float64s = -np.expm1(-np.exp(exponent))
+    return found
 
 
 def check_beta(beta: float) -> None:

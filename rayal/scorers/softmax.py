@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.scorers.asked import scores_of
-from rayal.scorers.power import check_beta
-from rayal.types import Needs, Outputs, Scorer, Scores
+from rayal.scorers.power import chances_above, check_beta
+from rayal.types import Float64s, Ids, Needs, Outputs, Scorer, Scores
 
 
 @dataclass(frozen=True)
@@ -39,5 +39,13 @@ class Softmax:
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64."""
         scores_N = scores_of(self.scorer, outputs, keys)
-        noise_N = keys.stream(f"softmax {type(self.scorer).__name__}").gumbel(outputs.ids)
+        noise_N = keys.stream(self._stream).gumbel(outputs.ids)
         return scores_N + noise_N / self.beta
+
+    def chances(self, ids: Ids, scores: Float64s, edge: float, keys: Keys) -> Float64s:
+        """Gives (B,) the probability that each of the best B rows was among them."""
+        return chances_above(scores, keys.stream(self._stream).gumbel(ids), self.beta, edge)
+
+    @property
+    def _stream(self) -> str:
+        return f"softmax {type(self.scorer).__name__}"

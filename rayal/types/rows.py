@@ -40,6 +40,7 @@ class Outputs:
     draws  (N, K, C) class probabilities of K ensemble members or dropout draws, or (N, K, T)
            predictions for a regression, float64
     preds  (N, T) predictions of a regression (the mean over draws where there are draws), float64
+    grads  (N, P) sketched gradients of a regression's output by the model's weights, float32
     Pool columns that were asked for lie in `arrays` by their own name. `rejected` marks rows that
     could not be decoded; their other values mean nothing.
     """
@@ -80,6 +81,10 @@ class Outputs:
     @property
     def preds(self) -> torch.Tensor:
         return self["preds"]
+
+    @property
+    def grads(self) -> torch.Tensor:
+        return self["grads"]
 
 
 @dataclass
@@ -128,6 +133,14 @@ class Candidates(Protocol):
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """The rows that may be scored, and why these."""
+
+    ids: Ids | None  # ascending; None: every row
+    note: str
+
+
+@dataclass(frozen=True)
 class Picks:
     """The batch in the order picked: unique ids and why each was picked."""
 
@@ -142,3 +155,11 @@ class Picks:
     def __post_init__(self) -> None:
         if len(np.unique(self.ids)) != len(self.ids):
             raise ValueError("picks hold an id twice")
+
+    def first(self, budget: int) -> Picks:
+        """Gives the first picks."""
+        arrays = (self.ids, self.scores, self.keys, self.probabilities)
+        details = {name: values[:budget] for name, values in self.details.items()}
+        ids, scores, keys, probabilities = (array[:budget] for array in arrays)
+        reasons = self.reasons[:budget]
+        return Picks(ids, scores, keys, probabilities, reasons, details, self.note)
