@@ -5,17 +5,19 @@ PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
 	$$one -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$one && break; done)
 BIN := .venv/bin
 STAMP := .venv/installed
+PEERS := .peers
 
 # One thread a process: several processes share the cores, and math libraries that all take every core are ruinous.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow check format bench bench-peers clean
 
 help:
 	@echo "make demo       active learning over 6.6 million words, start to end (minutes)"
 	@echo "make test       the tests            make test-slow  the long ones"
 	@echo "make check      lint, types, layers  make format     formats the code"
 	@echo "make bench      the benchmarks, in their quick form"
+	@echo "make bench-peers  scikit-activeml and small-text in .peers, and what they take (minutes)"
 	@echo "make clean      removes what tools left behind; pools, runs and .venv stay"
 
 install: $(STAMP)
@@ -52,6 +54,17 @@ format: $(STAMP)
 bench: $(STAMP)
 	@for one in benchmarks/[a-z]*.py; do \
 		echo "== $$one"; $(BIN)/python "$$one" --quick || exit 1; done
+
+# Peers have an environment of their own: what they pin must not decide what rayal runs with.
+bench-peers: $(PEERS)/installed
+	$(ONE_THREAD) $(PEERS)/bin/python benchmarks/peers/run.py
+
+$(PEERS)/installed: benchmarks/peers/requirements.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; install one, or say make PYTHON=/path/to/python"; exit 1; }
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< || \
+		{ echo "the peers cannot be installed here (see above); benchmarks/select.py goes on without them"; exit 1; }
+	@touch $@
 
 clean:
 	rm -rf build dist out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -20,6 +20,14 @@ from rayal.types import Ids
 
 _DTYPE, _WIDTH, _LIST = b"rayal.dtype", b"rayal.width", b"rayal.list"
 _FINITE = b"rayal.finite"
+TAG_BYTES = 40  # of a value that is text: a hash, and how it begins
+_TEXTS = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
+)
 
 
 def vector_field(name: str, dtype: np.dtype, width: int, *, known_finite: bool = False) -> pa.Field:
@@ -139,6 +147,56 @@ def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
         + (f" ({why}); mend the source and ingest again, or " if why else "; ")
         + "use a transform that reads this type"
     )
+
+
+def tags(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
+    """Gives an array whose rows are equal where the values of a column are, whatever its type.
+
+    Numbers, dates and vectors stay numbers. Of text, (N, 40) uint8: eight bytes of a hash of the
+    whole value (`tag_of`), then up to 32 bytes of the value itself, to say which it is.
+
+    Raises:
+        PoolError: the column is missing, has nulls, or is of a type that no rule here knows.
+    """
+    if name not in rows.schema.names:
+        return vectors(rows, name)
+    field, column = rows.schema.field(name), rows.column(name)
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+        kind, column = kind.value_type, column.cast(kind.value_type)
+    if pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+        whole = pa.int32() if kind.bit_width == 32 else pa.int64()
+        numbers = column.cast(pa.int8() if pa.types.is_boolean(kind) else whole)
+        return vectors(pa.table({name: numbers}), name)
+    if is_vector(field) or not any(is_kind(kind) for is_kind in _TEXTS):
+        return vectors(rows, name)
+    if column.null_count:
+        raise PoolError(
+            f"column '{name}' has {column.null_count} nulls in {len(column)} rows; fill them in at "
+            "the source, or leave the column out"
+        )
+    coded = column.dictionary_encode()
+    chunks = coded.chunks if isinstance(coded, pa.ChunkedArray) else [coded]
+    parts = [_tags_of(chunk.dictionary)[chunk.indices.to_numpy()] for chunk in chunks]
+    return np.concatenate([np.empty((0, TAG_BYTES), np.uint8), *parts])
+
+
+def _tags_of(values: pa.Array) -> np.ndarray:
+    found = np.zeros((len(values), TAG_BYTES), np.uint8)
+    for row, value in zip(found, values.to_pylist(), strict=True):
+        said = (value.encode() if isinstance(value, str) else value)[: TAG_BYTES - 8]
+        row[:8].view(np.int64)[0] = tag_of(value)
+        row[8 : 8 + len(said)] = np.frombuffer(said, np.uint8)
+    return found
+
+
+def tag_of(value: int | str | bytes) -> int:
+    """Gives the int64 that stands for a value: a whole number is its own, text has a hash."""
+    if isinstance(value, int):
+        return int(value)
+    plain = value.encode() if isinstance(value, str) else value
+    digest = hashlib.blake2b(plain, digest_size=8, person=b"rayal tag").digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

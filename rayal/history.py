@@ -61,7 +61,9 @@ class History:
         left = num_rows - len(self.taken_ids(t))
         if last is None or "tallies" not in last.notes:
             return left
-        return min(left, last.notes["tallies"]["num_scored"] - last.result.num_rows)
+        tallies = last.notes["tallies"]
+        could_be = tallies["num_scored"] + tallies.get("num_left_out", 0)
+        return min(left, could_be - last.result.num_rows)
 
     def expected_cost(self, num_labels: int, price_minor: int) -> int:
         """Gives what labels are expected to cost: as listed, or more where that was paid so far."""

@@ -9,20 +9,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
-from rayal.engine.scoring import (
-    Engine,
-    Fitting,
-    Pass,
-    Scoring,
-    Tallies,
-    Testing,
-    pass_id,
-)
+from rayal.engine.restricted import restricted
+from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
 from rayal.engine.survivors import write_taken
 from rayal.engine.worker import has_undecodable
 from rayal.errors import LabelError, RayalError, ScoringError
@@ -212,7 +206,8 @@ class Loop:
         if has_undecodable(self.predictor, rows):
             done, picks, rows = self._choose(t, checkpoint, decode=True)
         batch = self.dir.write_batch(t, picks, rows)
-        self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe())
+        said = {"selection": picks.note} if picks.note else {}
+        self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe(), **said)
         self._note_seconds()
         return batch
 
@@ -247,11 +242,15 @@ class Loop:
             self.clock("score"),
             self.progress.phase(f"round {t} score", self.pool.num_rows) as bar,
         ):
+            scoring, note = restricted(self.engine, scoring, strategy.restriction, self.budget)
             done = self.engine.score(scoring, bar)
+        if note:
+            self.progress.say(f"round {t}: {note}")
         self._check_rejected(done.tallies)
         with self.clock("select"):
             picks = strategy.select(done.candidates, done.labelled, self.budget, keys)
             picks = strategy.with_chances(picks, done.tallies.num_scored)
+            picks = replace(picks, note="; ".join(one for one in (note, picks.note) if one))
         with self.clock("fetch"):
             rows = self.engine.rows(picks.ids, self.pool.schema.names)
         return done, picks, rows

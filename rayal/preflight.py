@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from rayal import metrics
+from rayal.columns import vectors
 from rayal.engine.scoring import Engine, Rehearsal
-from rayal.errors import ConfigError
+from rayal.errors import ConfigError, PoolError
 from rayal.keys import Keys
 from rayal.pool import Pool
 from rayal.strategy import Strategy
-from rayal.types import OUTPUTS, Labeler, Predictor, Progress, StoppingRule, Trainer, Vocabulary
+from rayal.types import (
+    OUTPUTS,
+    Labeler,
+    Needs,
+    Predictor,
+    Progress,
+    StoppingRule,
+    Trainer,
+    Vocabulary,
+    source_of,
+)
 
 
 def vocabulary_of(pool: Pool, given: Vocabulary | None) -> Vocabulary:
@@ -85,23 +96,42 @@ def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budge
     """Refuses needs that nothing can meet.
 
     Raises:
-        ConfigError: the cold start needs a model, or a need is neither output nor column.
+        ConfigError: the cold start needs a model, or a need is neither output nor column of
+            numbers.
     """
     for part in (strategy, cold_start):
         part.keep(budget)
-    first = (*cold_start.needs_of_scorer, *cold_start.selector.needs)
+    first = [source_of(n) for n in _needs_of(cold_start)]
     wants_model = [name for name in first if name in OUTPUTS]
     if wants_model:
         raise ConfigError(
             f"cold_start needs {', '.join(wants_model)}, but round 0 has no model; use one "
             "that needs none, such as strategy@cold_start=random"
         )
-    for name in (*first, *strategy.needs_of_scorer, *strategy.selector.needs):
+    later = (source_of(n) for n in _needs_of(strategy))
+    for name in (*first, *later):
         if name not in OUTPUTS and name not in pool.schema.names:
             raise ConfigError(
                 f"'{name}' is neither an output ({', '.join(OUTPUTS)}) nor a column of the "
                 f"pool ({', '.join(pool.schema.names)}); name one of them in the strategy"
             )
+    for need in (*_needs_of(cold_start), *_needs_of(strategy)):
+        if need == source_of(need) and need not in OUTPUTS:
+            _check_numbers(pool, need)
+
+
+def _check_numbers(pool: Pool, name: str) -> None:
+    try:
+        vectors(pool.schema.empty_table(), name)
+    except PoolError as error:
+        raise ConfigError(
+            f"the strategy needs numbers, and {error}; or name another column in the strategy"
+        ) from error
+
+
+def _needs_of(strategy: Strategy) -> Needs:
+    first = strategy.needs_of_restriction
+    return (*first, *strategy.needs_of_scorer, *strategy.selector.needs)
 
 
 def check_columns(pool: Pool, predictor: Predictor) -> None:
@@ -179,7 +209,8 @@ def rehearse(
     """
     needs = {"preds" if vocabulary.kind == "number" else "probs"}
     if strategy is not None:
-        needs |= {*strategy.needs_of_scorer, *strategy.selector.needs} & set(OUTPUTS)
+        asked = (*strategy.needs_of_scorer, *strategy.selector.needs)
+        needs |= {source_of(name) for name in asked} & set(OUTPUTS)
     num_members = getattr(trainer, "num_members", None)
     if num_members is None:  # a trainer of the user's own: only its checkpoints say
         needs -= {"draws"}

@@ -25,10 +25,9 @@ from rayal import storage
 from rayal.columns import content_hash
 from rayal.errors import ConfigError, LedgerError
 from rayal.storage import atomic_path, write_text
-from rayal.types import Batch, Ids, Kind, Label, Picks, Snapshot, Vocabulary
+from rayal.types import DETAILS, NO_ID, Batch, Ids, Kind, Label, Picks, Snapshot, Vocabulary
 
 _RUN = "run.json"
-_PICK_COLUMNS = ("rank", "score", "key", "probability", "reason")
 
 
 class RunDir:
@@ -137,14 +136,7 @@ class RunDir:
     def write_batch(self, t: int, picks: Picks, rows: pa.Table) -> Batch:
         """Writes picks and their payload, in the order picked, and gives the record."""
         table = rows
-        values = (
-            pa.array(np.arange(len(picks.ids))),
-            pa.array(picks.scores),
-            pa.array(picks.keys),
-            pa.array(picks.probabilities, from_pandas=True),
-            pa.array(picks.reasons, pa.string()),
-        )
-        for name, column in zip(_PICK_COLUMNS, values, strict=True):
+        for name, column in pick_arrays(picks).items():
             if name in table.schema.names:
                 raise ConfigError(
                     f"the pool has a column '{name}', a name that batches use; rename it at ingest"
@@ -238,6 +230,27 @@ def export_table(
             "reason": pa.array([picked[e.sample_id][2] for e in events], pa.string()),
         }
     )
+
+
+def pick_arrays(picks: Picks) -> dict[str, pa.Array]:
+    """Gives `PICK_COLUMNS`, each (B,) in the order picked; null where a method says nothing."""
+    num_picks = len(picks.ids)
+    arrays = {
+        "rank": pa.array(np.arange(num_picks)),
+        "score": pa.array(picks.scores),
+        "key": pa.array(picks.keys),
+        "probability": pa.array(picks.probabilities, from_pandas=True),
+        "reason": pa.array(picks.reasons, pa.string()),
+    }
+    for name in DETAILS:
+        kind = pa.float64() if name.endswith("distance") else pa.int64()
+        if name not in picks.details:
+            arrays[name] = pa.nulls(num_picks, kind)
+            continue
+        values = picks.details[name]
+        is_none = np.isnan(values) if pa.types.is_floating(kind) else values == NO_ID
+        arrays[name] = pa.array(values, kind, mask=is_none)
+    return arrays
 
 
 def label_array(values: Sequence[Label], vocabulary: Vocabulary) -> pa.Array:

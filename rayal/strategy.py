@@ -10,7 +10,7 @@ import numpy as np
 from rayal.errors import ConfigError
 from rayal.keys import Keys
 from rayal.models.explain import explained, is_own
-from rayal.types import Candidates, Kind, Needs, Picks, Scorer, Selector
+from rayal.types import Candidates, Kind, Needs, Picks, Restriction, Scorer, Selector
 
 _CANDIDATES_A_PICK = 10
 _LEAST_CANDIDATES = 100_000
@@ -18,7 +18,7 @@ _FOR_CLASSES = "margin, entropy, bald, badge, cluster_margin or k_center"
 _FITS: dict[Kind, str] = {
     "class": _FOR_CLASSES,
     "multilabel": _FOR_CLASSES,
-    "number": "predictive_variance, gsx, gsy, igs, k_center, kmeans or random",
+    "number": "predictive_variance, lcmd, gsx, gsy, igs, k_center, kmeans or random",
 }
 
 
@@ -27,12 +27,15 @@ class Strategy:
     """The pair of a scorer and a selector, with M, the number of candidates.
 
     Without a scorer every row is a candidate (pure diversity). With one, M rows are: as many as
-    `num_candidates` says, or max(10 x budget, 100,000).
+    `num_candidates` says, or max(10 x budget, 100,000); all rows where the selector says
+    `wants_all`, since quotas or money may ask for rows of any score. A restriction leaves rows out
+    before any is scored.
     """
 
     selector: Selector
     scorer: Scorer | None = None
     num_candidates: int | None = None
+    restriction: Restriction | None = None
 
     def __post_init__(self) -> None:
         if self.num_candidates is not None and self.num_candidates < 1:
@@ -50,13 +53,15 @@ class Strategy:
     def for_kind(self, kind: Kind) -> Strategy:
         """Gives the strategy for labels of this kind.
 
-        A scorer, a selector, or a part inside one may name in `kinds` the labels that it is for,
-        and have a field `multilabel`, which the kind fills in. Parts with neither stay as they are.
+        A scorer, a selector, a restriction, or a part inside one may name in `kinds` the labels
+        that it is for, and have a field `multilabel`, which the kind fills in. Parts with neither
+        stay as they are.
 
         Raises:
             ConfigError: a part is for labels of another kind, or its `multilabel` is at odds.
         """
-        return replace(self, selector=_told(self.selector, kind), scorer=_told(self.scorer, kind))
+        parts = {"selector": self.selector, "scorer": self.scorer, "restriction": self.restriction}
+        return replace(self, **{name: _told(part, kind) for name, part in parts.items()})
 
     def with_chances(self, picks: Picks, num_rows: int) -> Picks:
         """Gives the picks with the probability that each had, where the strategy is a uniform draw
@@ -69,11 +74,20 @@ class Strategy:
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
     ) -> Picks:
-        """Gives the selector's picks.
+        """Gives the selector's picks, with the probability that each was among the batch where the
+        scorer's noise tells it (`Power`, `Softmax`) and the best scores are picked.
 
         Raises:
             ConfigError: the selector is the user's, and raised something.
         """
+        chances = getattr(self.scorer, "chances", None)
+        if chances is not None and getattr(self.selector, "takes_best", False):
+            # The first row that is left out tells how high the others had to come.
+            picks = self.selector.select(candidates, labelled, budget + 1, keys)
+            if budget < 1 or len(picks.ids) <= budget:
+                return picks
+            edge, picks = float(picks.scores[-1]), picks.first(budget)
+            return replace(picks, probabilities=chances(picks.ids, picks.scores, edge, keys))
         if not is_own(self.selector):
             return self.selector.select(candidates, labelled, budget, keys)
         with explained(f"{type(self.selector).__name__}.select failed", "mend it"):
@@ -83,6 +97,11 @@ class Strategy:
     def needs_of_scorer(self) -> Needs:
         """What the scorer must be given; nothing where there is none."""
         return () if self.scorer is None else tuple(self.scorer.needs)
+
+    @property
+    def needs_of_restriction(self) -> Needs:
+        """The columns that say which rows are scored; nothing where all are."""
+        return () if self.restriction is None else tuple(self.restriction.needs)
 
     def keep(self, budget: int) -> int | None:
         """Gives M, the number of best-scored rows to keep, or None for all rows.
@@ -97,7 +116,7 @@ class Strategy:
                     f"{self.num_candidates}; raise num_candidates, or leave it null"
                 )
             return self.num_candidates
-        if self.scorer is None:
+        if self.scorer is None or getattr(self.selector, "wants_all", False):
             return None
         return max(_CANDIDATES_A_PICK * budget, _LEAST_CANDIDATES)
 

@@ -1,4 +1,4 @@
-"""`rayal run` in a process of its own, to be killed: start it, watch it, end it, count the rest."""
+"""A command in a process of its own, to be killed: start it, watch it, end it, count the rest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ WAIT_S = 240.0
 
 
 class Command:
-    """One attempt at a run; its output lies in a file."""
+    """One attempt at `rayal run` or another command; its output lies in a file."""
 
-    def __init__(self, overrides: Sequence[str], log: Path) -> None:
+    def __init__(self, overrides: Sequence[str], log: Path, command: str = "run") -> None:
         path = os.pathsep.join((str(TESTS), str(TESTS.parent)))
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         self.log = log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rayal.cli.main", "run", *overrides],
+                [sys.executable, "-m", "rayal.cli.main", command, *overrides],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environment,

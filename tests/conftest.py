@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from doors import Doors
+from hypothesis import settings
 from passes import Stage
 from postgres import served
 from runs import write_embeddings, write_sums, write_topics
@@ -21,6 +22,9 @@ from rayal.pool import Pool, ingest
 FAULTS = str(Path(__file__).parent / "faults")
 prepare_environment("local")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same examples every time; a busy machine is no failure.
+settings.register_profile("rayal", deadline=None, derandomize=True)
+settings.load_profile("rayal")
 
 
 @pytest.fixture

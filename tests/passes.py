@@ -11,6 +11,7 @@ import pyarrow as pa
 from runs import FOR_NUMBERS, loop_of
 
 from rayal.engine.local import fit_rank
+from rayal.engine.restricted import restricted
 from rayal.engine.scoring import Fitting, Pass, Scoring
 from rayal.engine.survivors import Taken, write_taken
 from rayal.keys import Keys
@@ -77,7 +78,9 @@ class Stage:
 
     def select(self, engine: Any, strategy: Any, folder: Path, budget: int) -> tuple[Pass, Picks]:
         """Scores and selects on an open engine."""
-        done = engine.score(self.scoring(strategy, folder, budget))
+        scoring = self.scoring(strategy, folder, budget)
+        scoring, _ = restricted(engine, scoring, strategy.restriction, budget)
+        done = engine.score(scoring)
         keys = Keys(SEED, 1)
         return done, strategy.selector.select(done.candidates, done.labelled, budget, keys)
 

@@ -18,7 +18,7 @@ from rayal.rundir import RunDir
 
 CONF = conf_dir()
 STRATEGIES = sorted(path.stem for path in (CONF / "strategy").glob("*.yaml"))
-FOR_NUMBERS = ("gsy", "igs", "predictive_variance")  # need predictions of a regression
+FOR_NUMBERS = ("gsy", "igs", "lcmd_grads", "predictive_variance")  # need a regression
 FOR_DRAWS = ("bald", "consensus_kl", "max_disagreement", "vote_entropy", "predictive_variance")
 
 

@@ -1,4 +1,4 @@
-"""What a shell's tab key is answered: commands here, and the words of `rayal run` by Hydra.
+"""What a shell's tab key is answered: commands here, words of `rayal run` and `select` by Hydra.
 
 Hydra's own script asks for words after a program; here a command stands between the two.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import shlex
 from collections.abc import Collection, Sequence
@@ -20,6 +21,7 @@ _BEFORE_A_WORD = (
     "-c", "-cd", "-cn", "-cp", "-p",
     "--cfg", "--config-dir", "--config-name", "--config-path", "--package",
 )  # fmt: skip
+_OF_SELECT = ("--outputs", "--labelled", "--out", "--work", "--config-dir", "--cfg", "--help")
 
 
 def answer(shell: str, commands: Collection[str]) -> int:
@@ -32,6 +34,10 @@ def answer(shell: str, commands: Collection[str]) -> int:
         offers = [flag for flag in _FLAGS if flag.startswith(last)]
     elif words[0] == "run" and words[-1] not in _BEFORE_A_WORD:
         _ask_hydra(shell, words[1:], last)
+    elif words[0] == "select" and last.startswith("-"):
+        offers = [flag for flag in _OF_SELECT if flag.startswith(last)]
+    elif words[0] == "select" and words[-1] not in _OF_SELECT:
+        _ask_hydra(shell, ["--config-name", "select", *_overrides(words[1:])], last)
     if offers:
         print("\n".join(offers))
     return 0  # nothing: the shell offers files
@@ -48,6 +54,17 @@ def _line() -> tuple[list[str], str]:
     last = words.pop() if words and not line[-1].isspace() else ""
     is_python = bool(words) and Path(words[0]).name.startswith("python")
     return words[2 if is_python else 1 :], last
+
+
+def _overrides(words: Sequence[str]) -> list[str]:
+    """Gives the words of `rayal select` that Hydra knows: overrides, and where some are found."""
+    found: list[str] = []
+    for before, word in itertools.pairwise(["", *words]):
+        if before == "--config-dir":
+            found += [before, word]
+        elif before not in _OF_SELECT and word not in _OF_SELECT:
+            found.append(word)
+    return found
 
 
 def _ask_hydra(shell: str, words: Sequence[str], last: str) -> None:

@@ -28,6 +28,7 @@ from rayal.errors import ConfigError, RayalError
 
 # Read by interpolation from inside the tree, and no argument of Loop.
 SHARED = ("model", "source")
+SELECT = "select"  # the configuration of `rayal select`
 # Groups that choose nothing by default.
 OPTIONAL = ("vocabulary", "experiment")
 
@@ -71,11 +72,7 @@ def check_overrides(
         parsed = _parsed(words, loader)
         keys = swept_keys(parsed)
         if keys and not sweeps:
-            several = next(one.input_line for one in parsed if one.is_sweep_override())
-            raise ConfigError(
-                f"'{several}' gives several values; add -m to sweep over them, write [a,b] for a "
-                "list, or quote the value for a word with a comma"
-            )
+            raise ConfigError(_several(parsed, "add -m to sweep over them, "))
         for overrides in _each_value(parsed):
             _compose(overrides, source.name, loader)
         if keys:
@@ -83,16 +80,35 @@ def check_overrides(
     return keys
 
 
+def composed(words: Sequence[str], source: Source) -> tuple[dict[str, Any], dict[str, str]]:
+    """Gives the plain values of a configuration that cannot be swept over, and what each group
+    chose.
+
+    Raises:
+        ConfigError: as `check_overrides` and `resolve`.
+    """
+    with source.opened() as loader:
+        parsed = _parsed(words, loader)
+        if swept_keys(parsed):
+            raise ConfigError(_several(parsed, ""))
+        config = _compose(list(words), source.name, loader, with_hydra=True)
+        chosen = {str(group): str(name) for group, name in config.hydra.runtime.choices.items()}
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+    return resolve(config), chosen
+
+
 def build(config: Mapping[str, Any]) -> Any:
-    """Gives the Loop of a resolved configuration: one call of `instantiate`, nothing else.
+    """Gives what a resolved configuration makes, such as a Loop: one call of `instantiate`, nothing
+    else.
 
     Raises:
         ConfigError: a node that does not fit its class, or a class that cannot be built.
     """
     if "_target_" not in config:
         raise ConfigError(
-            "the configuration has no _target_, expected rayal.loop.Loop; check --config-name, and "
-            "leave _target_ as it is"
+            "the configuration has no _target_, expected rayal.loop.Loop or another class; check "
+            "--config-name, and leave _target_ as it is"
         )
     shared = {key: config[key] for key in SHARED if key in config}
     tree = {key: value for key, value in config.items() if key not in SHARED}
@@ -137,16 +153,18 @@ def _each_value(parsed: Sequence[Override]) -> Iterator[list[str]]:
             yield [*firsts[:place], value, *firsts[place + 1 :]]
 
 
-def _compose(overrides: list[str], name: str, loader: ConfigLoader) -> DictConfig:
+def _compose(
+    overrides: list[str], name: str, loader: ConfigLoader, with_hydra: bool = False
+) -> DictConfig:
     _check_choices(_parsed(overrides, loader), loader)
     try:
-        return compose(name, overrides=overrides)
+        return compose(name, overrides=overrides, return_hydra_config=with_hydra)
     except MissingConfigException as error:
         raise ConfigError(_no_choice(error)) from error
     except HydraException as error:
         raise ConfigError(_one_line(error, overrides, name, loader)) from error
     except (TypeError, ValueError, AttributeError, AssertionError) as error:  # a word it is not for
-        raise ConfigError(_cannot_compose(f"{type(error).__name__}: {error}")) from error
+        raise ConfigError(_cannot_compose(f"{type(error).__name__}: {error}", name)) from error
 
 
 def _check_choices(parsed: Sequence[Override], loader: ConfigLoader) -> None:
@@ -193,13 +211,27 @@ def _one_line(
             meant = f"; did you mean {' or '.join(close)}?" if close else ""
             return (
                 f"there is no key '{key}' in the configuration{meant} "
-                "(`rayal run --cfg job` prints all keys; +key=value adds one)"
+                f"(`{_command(name)} --cfg job` prints all keys; +key=value adds one)"
             )
-    return _cannot_compose(text)
+    return _cannot_compose(text, name)
 
 
-def _cannot_compose(why: str) -> str:
-    return f"the configuration could not be composed: {why}; check the words after `rayal run`"
+def _cannot_compose(why: str, name: str) -> str:
+    return (
+        f"the configuration could not be composed: {why}; check the words after `{_command(name)}`"
+    )
+
+
+def _command(name: str) -> str:
+    return "rayal select" if name == SELECT else "rayal run"
+
+
+def _several(parsed: Sequence[Override], advice: str) -> str:
+    several = next(one.input_line for one in parsed if one.is_sweep_override())
+    return (
+        f"'{several}' gives several values; {advice}write [a,b] for a list, or quote the value for "
+        "a word with a comma"
+    )
 
 
 def _known_keys(name: str, overrides: Sequence[str]) -> list[str]:

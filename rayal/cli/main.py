@@ -16,6 +16,7 @@ from rayal.cli.explain import line_of, tell
 COMMANDS = {
     "ingest": "turn a source into a pool:         rayal ingest SOURCE POOL_DIR",
     "run": "run active learning:               rayal run experiment=digits strategy=margin",
+    "select": "pick rows without the loop:        rayal select --outputs 'x/*.parquet' --out FILE",
     "status": "how a run stands:                  rayal status RUN_DIR [--json] [--digest]",
     "export": "the labels bought, as Parquet:     rayal export RUN_DIR --out labels.parquet",
     "report": "write RUN_DIR/report.html anew:    rayal report RUN_DIR",

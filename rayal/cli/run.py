@@ -89,7 +89,7 @@ def _run(config: DictConfig, swept: Sequence[str]) -> int:
     try:
         plain = resolve(config)
         plain["run_dir"] = run_dir = _run_dir(plain, swept)
-        _find_modules(plain)
+        find_modules(plain)
         state = build(plain).run(plain)
         report = RunDir(run_dir).path / "report.html"
     except Exception as error:
@@ -102,7 +102,7 @@ def _run(config: DictConfig, swept: Sequence[str]) -> int:
     return 0
 
 
-def _find_modules(plain: dict[str, Any]) -> None:
+def find_modules(plain: dict[str, Any]) -> None:
     """Lets this process import what the engine will ship to its workers."""
     engine = plain.get("engine")
     modules = engine.get("py_modules") if isinstance(engine, dict) else None

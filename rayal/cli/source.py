@@ -43,9 +43,11 @@ class Source:
         if self.added is not None:
             where = SearchPathQuery(provider="schema")
             search.prepend("command-line", f"file://{self.added}", where)
+        theirs = GlobalHydra.instance().hydra  # of a program of the user's that calls rayal
         GlobalHydra.instance().clear()
         Hydra.create_main_hydra2("rayal", search)
         try:
             yield GlobalHydra.instance().config_loader()
         finally:
             GlobalHydra.instance().clear()
+            GlobalHydra.instance().hydra = theirs

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from rayal.columns import ids_of, odd_lists, vectors
+from rayal.columns import ids_of, odd_lists, tags, vectors
 from rayal.pool import Pool, Shard
-from rayal.types import Ids, Outputs, Predictor
+from rayal.types import Ids, Outputs, Predictor, source_of
 
 T = TypeVar("T")
 
@@ -45,12 +45,20 @@ def encoded(
     columns: Sequence[str],
     score_columns: Sequence[str],
     batch_rows: int,
+    only: Ids | None = None,
 ) -> Iterator[Batch]:
-    """Gives a shard's rows in batches, encoded if there is a predictor; `score_columns` also as
-    tensors."""
+    """Gives a shard's rows in batches, encoded if there is a predictor; `score_columns`, needs that
+    are made of columns, also as tensors. `only`: no other rows."""
+    names = ("sample_id", *columns)
+
+    def cut() -> Iterable[pa.RecordBatch]:
+        if only is None:
+            return pool.batches(shard, names, batch_rows)
+        rows = pool.read_rows(shard, only, names).combine_chunks()
+        return (some for some in rows.to_batches(batch_rows) if some.num_rows)
 
     def read() -> Iterator[Batch]:
-        for rows in pool.batches(shard, ("sample_id", *columns), batch_rows):
+        for rows in cut():
             # A short batch would change the bits of the forward pass, and reorder picks.
             padded = rows if predictor is None else _pad(rows, batch_rows)
             ids = ids_of(padded)
@@ -223,15 +231,16 @@ def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:
 
 def _odd(rows: pa.RecordBatch, columns: Sequence[str]) -> npt.NDArray[np.intp]:
     """Gives the positions of rows that one of these columns has no vector for."""
-    odd = [odd_lists(rows, name) for name in columns]
+    odd = [odd_lists(rows, source_of(name)) for name in columns]
     return np.unique(np.concatenate(odd)) if odd else np.empty(0, np.intp)
 
 
-def _column(rows: pa.RecordBatch, name: str, odd: npt.NDArray[np.intp]) -> torch.Tensor:
+def _column(rows: pa.RecordBatch, need: str, odd: npt.NDArray[np.intp]) -> torch.Tensor:
+    read, name = vectors if need == source_of(need) else tags, source_of(need)
     if not len(odd):
-        return torch.from_numpy(vectors(rows, name).copy())
+        return torch.from_numpy(read(rows, name).copy())
     good = np.setdiff1d(np.arange(rows.num_rows), odd)
-    values = vectors(rows.take(pa.array(good)), name)
+    values = read(rows.take(pa.array(good)), name)
     filled = np.zeros((rows.num_rows, *values.shape[1:]), values.dtype)
     filled[good] = values
     return torch.from_numpy(filled)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayal import metrics
-from rayal.engine.scoring import Fitting, Pass, PassState, Rehearsal, Scoring, Tallies, Testing
+from rayal.engine.scoring import (
+    Fitting,
+    Pass,
+    PassState,
+    Rehearsal,
+    Scoring,
+    ShardReport,
+    Tallies,
+    Testing,
+)
 from rayal.engine.survivors import ListedCandidates, SliceSpec, count_inside, plan_slices
 from rayal.engine.worker import Worker
-from rayal.pool import Pool
+from rayal.journal import Journal
+from rayal.pool import Pool, Shard
 from rayal.ranking import Cut, exact_cut
 from rayal.trainers.group import Alone, run_group
 from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
@@ -26,7 +37,7 @@ class LocalEngine:
     def __init__(self, reverse: bool = False) -> None:
         self.reverse = reverse  # shards in reverse order: the answer must not change
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
         """Makes the worker."""
         self.pool = pool
         self.worker = Worker(pool, predictor)
@@ -41,11 +52,14 @@ class LocalEngine:
         state = PassState(scoring.keep)
         shards = self.pool.shards[::-1] if self.reverse else self.pool.shards
         for shard in shards:
-            state.record(self.worker.score(shard, scoring, state.cut()))
+            state.record(self._score(shard, scoring, state.cut()))
             if progress is not None:
                 progress.advance(shard.num_rows)
         self.worker.forget()
         return finish_pass(state, scoring, self._listed)
+
+    def _score(self, shard: Shard, scoring: Scoring, cut: Cut | None) -> ShardReport:
+        return self.worker.score(shard, scoring, cut)
 
     def _listed(self, specs: Sequence[SliceSpec]) -> Candidates:
         return ListedCandidates([spec.load() for spec in specs])
@@ -119,5 +133,6 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
         for spec, count in zip(bare, inside_counts, strict=True):
             counts[spec.key] = count
     candidates = listed(plan_slices(counts, folder, "candidates", cut))
+    candidates.journal = Journal(Path(folder) / "picks.jsonl")
     labelled = listed(plan_slices(num_labelled, folder, "labelled", None))
     return Pass(candidates, labelled, Tallies.of(reports))

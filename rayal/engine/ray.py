@@ -14,6 +14,7 @@ from rayal.engine.local import finish_pass, fit_rank
 from rayal.engine.scoring import Fitting, Pass, PassState, Rehearsal, Scoring, Testing
 from rayal.engine.survivors import SliceSpec
 from rayal.errors import ConfigError
+from rayal.journal import Journal
 from rayal.pool import Pool
 from rayal.trainers.group import Alone
 from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
@@ -61,13 +62,14 @@ class RayEngine:
         self._crew: Any = None
         self._started = False
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
         """Starts or joins Ray; workers start with the first pass."""
         self.pool, self.predictor = pool, predictor
-        logical_cpus = int(np.ceil(self.num_workers * self.num_cpus)) + max(trainer.num_workers, 1)
+        logical_cpus = int(np.ceil(self.num_workers * self.num_cpus))
         gpus = self.num_workers * self.num_gpus
-        if trainer.use_gpu:
-            gpus = max(gpus, trainer.num_workers)
+        if trainer is not None:
+            logical_cpus += max(trainer.num_workers, 1)
+            gpus = max(gpus, trainer.num_workers if trainer.use_gpu else 0)
         self._started = launch.start(
             self.address,
             logical_cpus,
@@ -183,6 +185,7 @@ class RayCandidates:
         self._journal: list[tuple[Any, ...]] = []
         self._seats: dict[int, Any] = {}  # slice key -> the worker that knows the journal so far
         self._num_rows: int | None = None
+        self.journal = Journal()
 
     @property
     def num_rows(self) -> int:

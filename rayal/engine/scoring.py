@@ -25,6 +25,7 @@ from rayal.types import (
     Scorer,
     Trainer,
     Vocabulary,
+    source_of,
 )
 
 
@@ -43,6 +44,7 @@ class Scoring:
     pass_id: str  # names everything above that an answer depends on
     decode: bool = False  # decode every row, to reject some, also where nothing needs a model
     kind: Kind = "class"  # of the labels: what a predicted class is
+    allowed_path: str = ""  # the only rows to score, see survivors.write_allowed; "": every row
 
     @property
     def needs(self) -> Needs:
@@ -52,13 +54,14 @@ class Scoring:
 
     @property
     def outputs(self) -> Needs:
-        """Gives the needs that only a predictor can give."""
-        return tuple(name for name in self.needs if name in OUTPUTS)
+        """Gives what a predictor must say."""
+        sources = (source_of(name) for name in self.needs)
+        return tuple(dict.fromkeys(name for name in sources if name in OUTPUTS))
 
     @property
     def columns(self) -> Needs:
-        """Gives the needs that are columns of the pool."""
-        return tuple(name for name in self.needs if name not in OUTPUTS)
+        """Gives the needs that are columns of the pool, or made of one."""
+        return tuple(name for name in self.needs if source_of(name) not in OUTPUTS)
 
 
 def pass_id(*parts: Any) -> str:
@@ -80,6 +83,7 @@ class ShardReport:
     class_counts: tuple[int, ...] = ()  # predicted class of the scored rows
     num_rejected: int = 0
     rejected: tuple[int, ...] = ()  # sample_ids that could not be decoded, the first thousand
+    num_left_out: int = 0  # rows that a restriction left unread; num_rows counts the others
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Tallies:
     class_counts: tuple[int, ...] = ()
     num_rejected: int = 0
     rejected: tuple[int, ...] = ()
+    num_left_out: int = 0
 
     @classmethod
     def of(cls, reports: Iterable[ShardReport]) -> Tallies:
@@ -107,6 +112,7 @@ class Tallies:
             tuple(int(count) for count in counts),
             sum(report.num_rejected for report in listed),
             tuple(sample_id for report in listed for sample_id in report.rejected),
+            sum(report.num_left_out for report in listed),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -193,8 +199,8 @@ class Fitting:
 class Engine(Protocol):
     """Where the work runs. Every engine gives the bits that the local one gives."""
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer) -> None:
-        """Starts what it needs; called once, before anything else."""
+    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
+        """Starts what it needs; called once, before anything else. No trainer: none will fit."""
         ...
 
     def rehearse(self, rehearsal: Rehearsal) -> None:

@@ -22,12 +22,13 @@ import pyarrow as pa
 
 from rayal.engine.scoring import ShardReport
 from rayal.errors import ScoringError
+from rayal.journal import Journal
 from rayal.ranking import Cut, Sketch, inside
 from rayal.storage import atomic_path
 from rayal.types import Float64s, Ids, Slice
 
 Part = Literal["candidates", "labelled"]
-_PARTS: tuple[Part, ...] = ("candidates", "labelled")
+PARTS: tuple[Part, ...] = ("candidates", "labelled")
 _MAGIC, _END = b"rayal1", struct.Struct("<6sI")  # the end of a file: six bytes, then a checksum
 _REPORT, _SHAPE = b"rayal.report", b"rayal.shape"
 
@@ -94,29 +95,31 @@ class SliceSpec:
     cut: Cut | None
     with_features: bool = True
 
-    def load(self) -> Slice:
-        """Gives the slice, ids ascending, memory-mapped where it is whole and in order."""
-        parts = [self._read(shard) for shard in self.shards]
+    def load(self, read: Callable[[int, Part], Rows] | None = None) -> Slice:
+        """Gives the slice, ids ascending, memory-mapped where it is whole and in order. `read`
+        gives the survivors of a shard that are not in a file."""
+        parts = [self._inside(read(s, self.part) if read else self._read(s)) for s in self.shards]
         rows = Rows.concat(parts)
         if np.any(np.diff(rows.ids) <= 0):
             rows = rows.take(np.argsort(rows.ids, kind="stable"))
         return Slice(self.key, rows.ids, rows.scores, rows.features)
 
+    def _inside(self, rows: Rows) -> Rows:
+        if self.cut is None or self.part != "candidates":
+            return rows
+        keep = inside(rows.scores, rows.ids, self.cut)
+        return rows if keep.all() else rows.take(keep)
+
     def _read(self, shard: int) -> Rows:
         path = path_of(self.folder, shard)
         try:
-            batch = _read_stream(path, _PARTS.index(self.part))
+            batch = _read_stream(path, PARTS.index(self.part))
         except (OSError, pa.ArrowInvalid) as error:
             raise ScoringError(
                 f"survivors of shard {shard} cannot be read from {path} ({error}); "
                 "run the same command again: they will be made anew"
             ) from error
-        rows = _from_batch(batch, self.with_features)
-        if self.cut is not None and self.part == "candidates":
-            keep = inside(rows.scores, rows.ids, self.cut)
-            if not keep.all():
-                rows = rows.take(keep)
-        return rows
+        return _from_batch(batch, self.with_features)
 
 
 class ListedCandidates:
@@ -124,6 +127,7 @@ class ListedCandidates:
 
     def __init__(self, slices: Sequence[Slice]) -> None:
         self.slices = sorted(slices, key=lambda one: one.key)
+        self.journal = Journal()
 
     @property
     def num_rows(self) -> int:
@@ -199,6 +203,17 @@ def read_taken(path: str) -> Taken:
     """Gives what `write_taken` wrote, memory-mapped."""
     rows = _from_batch(_read_stream(Path(path), 0), True)
     return Taken(rows.ids, rows.features["label"], rows.features["pending"].astype(bool))
+
+
+def write_allowed(path: Path, ids: Ids) -> None:
+    """Writes the ids of the only rows to score, ascending, where every worker can map them."""
+    with atomic_path(path) as temporary:
+        _write_streams(temporary, [_to_batch(Rows(ids, np.zeros(len(ids)), {}))])
+
+
+def read_allowed(path: str) -> Ids:
+    """Gives what `write_allowed` wrote, memory-mapped."""
+    return _from_batch(_read_stream(Path(path), 0), False).ids
 
 
 # ------------------------------------------------------------------------------- Arrow forms

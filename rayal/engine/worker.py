@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,13 @@ from rayal.engine import survivors
 from rayal.engine.batches import encoded, join_small, with_columns
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
-from rayal.engine.survivors import SliceSpec, Taken
+from rayal.engine.survivors import Rows, SliceSpec, Taken
 from rayal.errors import RayalError, ScoringError
 from rayal.keys import Keys
 from rayal.models.explain import is_out_of_memory
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut
-from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice
+from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice, source_of
 
 _REHEARSED = 64  # rows
 IDS_ONLY_ROWS = 65_536  # rows at a time where nothing but ids is read
@@ -43,8 +44,10 @@ class Worker:
         self.predictor = predictor
         self._loaded: tuple[str, Keys] | None = None
         self._taken: tuple[str, Taken] | None = None
+        self._only: tuple[tuple[str, str], Ids] | None = None
         self._slices: dict[SliceSpec, Slice] = {}
-        set_num_threads(predictor.num_threads)
+        if predictor.num_threads:
+            set_num_threads(predictor.num_threads)
         keep_freed_memory()
 
     def rehearse(self, shard: Shard, rehearsal: Rehearsal) -> None:
@@ -80,6 +83,14 @@ class Worker:
         done = survivors.read_report(scoring.folder, shard.index)
         if done is not None:
             return done
+        report, candidates, labelled = self.sift(shard, scoring, cut)
+        survivors.write(scoring.folder, report, candidates, labelled)
+        return report
+
+    def sift(
+        self, shard: Shard, scoring: Scoring, cut: Cut | None
+    ) -> tuple[ShardReport, Rows, Rows]:
+        """Gives a shard's report, and its survivors in memory: candidates and labelled rows."""
         self._load(scoring.checkpoint, scoring.checkpoint_path, scoring.keys, scoring.outputs)
         taken = self._read_taken(scoring.taken_path)
         kept = Sieve(scoring, cut)
@@ -87,18 +98,26 @@ class Worker:
             for ids, outputs in join_small(self._outputs(shard, scoring)):
                 kept.add(shard, ids, outputs, taken)
         report, candidates, labelled = kept.finish(shard)
-        survivors.write(scoring.folder, report, candidates, labelled)
-        return report
+        if scoring.allowed_path:
+            report = replace(report, num_left_out=shard.num_rows - report.num_rows)
+        return report, candidates, labelled
 
     def _outputs(self, shard: Shard, scoring: Scoring) -> Iterator[tuple[Ids, Outputs]]:
         needs_model = scoring.decode or bool(scoring.outputs)
         columns = tuple(
-            dict.fromkeys((*scoring.columns, *(self.predictor.columns() if needs_model else ())))
+            dict.fromkeys(
+                (
+                    *(source_of(name) for name in scoring.columns),
+                    *(self.predictor.columns() if needs_model else ()),
+                )
+            )
         )
         only_ids = not columns
         batch_rows = IDS_ONLY_ROWS if only_ids else self.predictor.batch_rows
         predictor = self.predictor if needs_model else None
-        for batch in encoded(self.pool, predictor, shard, columns, scoring.columns, batch_rows):
+        only = self._read_only(scoring)
+        asked = columns, scoring.columns, batch_rows, only
+        for batch in encoded(self.pool, predictor, shard, *asked):
             outputs = Outputs(batch.padded_ids, {})
             if predictor is not None:
                 outputs = predictor.predict(batch.padded_ids, batch.encoded, scoring.outputs)
@@ -196,6 +215,16 @@ class Worker:
         if self._taken is None or self._taken[0] != path:
             self._taken = (path, survivors.read_taken(path))
         return self._taken[1]
+
+    def _read_only(self, scoring: Scoring) -> Ids | None:
+        """Gives the ids to read: those that may be scored, and the taken ones; None: all."""
+        if not scoring.allowed_path:
+            return None
+        paths = scoring.allowed_path, scoring.taken_path
+        if self._only is None or self._only[0] != paths:
+            taken = self._read_taken(scoring.taken_path).ids
+            self._only = paths, np.union1d(survivors.read_allowed(scoring.allowed_path), taken)
+        return self._only[1]
 
     @contextlib.contextmanager
     def _named(self, shard: Shard) -> Iterator[None]:

@@ -27,7 +27,17 @@ from rayal.labelers.chunks import check_other_payload, check_prices, check_rows,
 from rayal.labelers.inbox import Inbox
 from rayal.labelers.outbox import Manifest, Outbox
 from rayal.storage import is_disk_full
-from rayal.types import Ack, Capabilities, Chunk, Ids, LabelEvent, Order, Status, Vocabulary
+from rayal.types import (
+    PICK_COLUMNS,
+    Ack,
+    Capabilities,
+    Chunk,
+    Ids,
+    LabelEvent,
+    Order,
+    Status,
+    Vocabulary,
+)
 
 _MOST_PROBLEMS = 5
 
@@ -95,7 +105,7 @@ class FileDrop:
         Raises:
             ConfigError: a column is not there, or its type has no form in the parts.
         """
-        there = [*schema.names, *(n for n in payload.PICK_COLUMNS if n not in schema.names)]
+        there = [*schema.names, *(n for n in PICK_COLUMNS if n not in schema.names)]
         try:
             names = payload.leaving(there, self.columns)
         except LabelError as error:

@@ -19,15 +19,14 @@ import pyarrow as pa
 
 from rayal.columns import is_vector, vectors
 from rayal.errors import LabelError
+from rayal.types import PICK_COLUMNS
 
-# What a batch says of a pick besides its payload; it would bias whoever labels.
-PICK_COLUMNS = ("rank", "score", "key", "probability", "reason")
 ID_COLUMNS = ("sample_id", "source_id")
 
 
 def leaving(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
     """Gives the columns of a batch that leave: the ids, then `columns`, or where that is None every
-    column that is not about the pick.
+    column that is not about the pick: that would bias whoever labels.
 
     Raises:
         LabelError: a column is not in the batch.

@@ -12,10 +12,11 @@ from rayal.columns import is_vector, list_field, vector_field, vector_shape
 from rayal.errors import PoolError
 from rayal.pool.formats import Unsettled
 from rayal.pool.sources import Piece
+from rayal.types import PICK_COLUMNS
 
 # What batches and snapshots write beside the payload columns; `label` unnamed would be no secret.
 RESERVED = ("sample_id", "source_id", "label")
-LEDGER = ("rank", "score", "key", "probability", "reason", "round", "weight")
+LEDGER = (*PICK_COLUMNS, "round", "weight")
 
 
 def refuse_reserved(names: Sequence[str], apart: Sequence[str | None]) -> None:

@@ -143,6 +143,17 @@ def find(source: str) -> Files:
     return Files(filesystem, tuple(chosen), formats[0])
 
 
+def is_meant(source: str, path: str) -> bool:
+    """Whether `find(source)` would give a file at this path of the local disk, if it were there."""
+    filesystem, base = _resolve(source)
+    if not isinstance(filesystem, pa_fs.LocalFileSystem) or format_of(path) is None:
+        return False
+    folder = base.rstrip("/") + "/"
+    if path.startswith(folder):
+        return not any(part[:1] in "._" for part in path[len(folder) :].split("/"))
+    return re.fullmatch(_glob_pattern(base), path) is not None
+
+
 def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
     if "://" not in source:
         return pa_fs.LocalFileSystem(), os.path.abspath(Path(source).expanduser())

@@ -19,6 +19,7 @@ from rayal.models.explain import explained
 from rayal.models.model import Model, split_outputs
 from rayal.models.transform import Undecodable, as_arguments, num_inputs
 from rayal.predictors.dropout_draws import FixedDropout, by_submodules, fix_dropout
+from rayal.predictors.gradients import GradientSketch
 from rayal.probabilities import softmax
 from rayal.types import OUTPUTS, Checkpoint, Needs, Outputs, Vocabulary
 
@@ -36,7 +37,7 @@ class Encoded:
 
 
 class TorchPredictor:
-    """Gives probs, embeds, draws and preds of the members of a checkpoint.
+    """Gives probs, embeds, draws, preds and grads of the members of a checkpoint.
 
     probs and preds are the mean over members, embeds are the first member's. Draws are the members
     of an ensemble, or `num_draws` passes with fixed dropout masks, the same for all rows of a
@@ -45,6 +46,10 @@ class TorchPredictor:
     nn.MultiheadAttention or of nn.LSTM. Outputs are float32; a regression's preds and draws are
     float64, as float32 cannot hold small differences of large targets. K members or draws are K
     forward passes.
+
+    grads are `sketch_width` numbers a row: the gradient of a regression's output by the weights of
+    the first member's linear layers, randomly projected by signs of the round (`GradientSketch`).
+    They cost one more forward and a backward pass, without dropout.
 
     `dtype` other than float32 runs the modules under autocast. `num_threads` is for the worker.
 
@@ -63,11 +68,17 @@ class TorchPredictor:
         device: str = "auto",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         num_draws: int = 0,
+        sketch_width: int = 512,
     ) -> None:
         if batch_rows < 1 or num_threads < 1 or num_draws < 0 or num_draws == 1:
             raise ConfigError(
                 f"predictor got batch_rows={batch_rows}, num_threads={num_threads}, "
                 f"num_draws={num_draws}; expected 1 or more, 1 or more, and 0 or at least 2"
+            )
+        if sketch_width < 1:
+            raise ConfigError(
+                f"predictor.sketch_width is {sketch_width}, expected at least 1; leave it out for "
+                "the default"
             )
         if dtype not in _DTYPES:
             raise ConfigError(f"predictor.dtype is '{dtype}', expected one of {', '.join(_DTYPES)}")
@@ -75,10 +86,13 @@ class TorchPredictor:
             with explained(f"predictor.device is '{device}'", "set it to auto, cpu or cuda"):
                 torch.device(device)  # that it is there is asked in the worker
         self.model, self.num_draws, self._dtype = model, num_draws, _DTYPES[dtype]
+        self.sketch_width = sketch_width
         self.batch_rows, self.num_threads, self._device_name = batch_rows, num_threads, device
         self._device: torch.device | None = None
         self._members: list[nn.Module] = []
         self._dropouts: list[FixedDropout] = []
+        self._keys: Keys | None = None
+        self._sketch: GradientSketch | None = None  # made when it is first asked for
         self._copies: torch.cuda.Stream | None = None  # on CUDA, from `load` on
         self._description: Description | None = None
 
@@ -109,6 +123,7 @@ class TorchPredictor:
 
     def _take(self, description: Description, members: list[nn.Module], keys: Keys) -> None:
         self._description, self._dropouts = description, []
+        self._keys, self._sketch = keys, None
         self._device = self.device  # settled here, in the worker: the driver may have no GPU
         check_device(
             self._device,
@@ -206,7 +221,7 @@ class TorchPredictor:
 
     def predict(self, ids: torch.Tensor, encoded: Encoded, needs: Needs) -> Outputs:
         """Gives the outputs among `needs`, on the device: probs (N, C), embeds (N, D), draws
-        (N, K, C) or (N, K, T), preds (N, T)."""
+        (N, K, C) or (N, K, T), preds (N, T), grads (N, P)."""
         wanted = set(needs) & set(OUTPUTS)
         if wanted:
             self._check(wanted)
@@ -222,8 +237,12 @@ class TorchPredictor:
             stream.wait_event(encoded.arrived)
             for argument in arguments:
                 argument.record_stream(stream)  # its memory is the copy stream's to give away
-        with torch.inference_mode():
-            arrays = self._forward(arguments, len(ids), wanted)
+        arrays: dict[str, torch.Tensor] = {}
+        if said := wanted - {"grads"}:
+            with torch.inference_mode():
+                arrays |= self._forward(arguments, len(ids), said)
+        if "grads" in wanted:
+            arrays["grads"] = self._gradients(arguments, len(ids))
         return Outputs(ids, arrays, rejected)
 
     def _forward(
@@ -250,6 +269,13 @@ class TorchPredictor:
             arrays["draws"] = torch.stack(draws_KNT or plain_KNT, dim=1)
         return arrays
 
+    def _gradients(self, arguments: Arguments, num_rows: int) -> torch.Tensor:
+        member = self._members[0]
+        if self._sketch is None:
+            assert self._keys is not None
+            self._sketch = GradientSketch(member, self.sketch_width, self._keys)
+        return self._sketch.of(lambda: self._logits(member, arguments, num_rows)[0], num_rows)
+
     def _dropout_draws(self, arguments: Arguments, num_rows: int) -> list[torch.Tensor]:
         answers_KNT = []
         with by_submodules():
@@ -275,6 +301,19 @@ class TorchPredictor:
         self, member: nn.Module, arguments: Arguments, num_rows: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Gives probabilities (N, C) float32 or predictions (N, T) float64, and embeds."""
+        description = self._loaded()
+        logits, embeds_ND = self._logits(member, arguments, num_rows)
+        logits = logits.float()
+        if description.kind == "class":
+            return softmax(logits), embeds_ND
+        if description.kind == "multilabel":
+            return logits.sigmoid(), embeds_ND
+        return logits.double() * description.target_std + description.target_mean, embeds_ND
+
+    def _logits(
+        self, member: nn.Module, arguments: Arguments, num_rows: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gives what the module gives, (N, C) or (N, T), and embeds."""
         autocast = (
             contextlib.nullcontext()
             if self._dtype is torch.float32
@@ -283,15 +322,7 @@ class TorchPredictor:
         with autocast:
             found = member(*arguments)
         description = self._loaded()
-        logits, embeds_ND = split_outputs(
-            found, num_rows, description.num_outputs, description.classes
-        )
-        logits = logits.float()
-        if description.kind == "class":
-            return softmax(logits), embeds_ND
-        if description.kind == "multilabel":
-            return logits.sigmoid(), embeds_ND
-        return logits.double() * description.target_std + description.target_mean, embeds_ND
+        return split_outputs(found, num_rows, description.num_outputs, description.classes)
 
     def _check(self, wanted: set[str]) -> None:
         kind = self._loaded().kind
@@ -299,6 +330,12 @@ class TorchPredictor:
             raise _cannot("probs", "it is a regression; ask for preds or draws")
         if "preds" in wanted and kind != "number":
             raise _cannot("preds", f"its kind is '{kind}'; ask for probs")
+        if "grads" in wanted and kind != "number":
+            raise _cannot(
+                "grads",
+                f"its kind is '{kind}', and they are those of a regression's one output; ask for "
+                "embeds",
+            )
         if "draws" in wanted and len(self._members) < 2 and not self._dropouts:
             raise _cannot(
                 "draws",
@@ -316,8 +353,10 @@ class TorchPredictor:
             "preds": (described.num_outputs,),
             "draws": (num_draws, described.num_outputs),
             "embeds": (described.num_features,),
+            "grads": (self.sketch_width,),
         }
-        dtypes = {name: torch.float32 if name == "embeds" else answers for name in wanted}
+        floats = ("embeds", "grads")
+        dtypes = {name: torch.float32 if name in floats else answers for name in wanted}
         return {
             name: torch.zeros(num_rows, *shapes[name], dtype=dtypes[name], device=self.device)
             for name in wanted

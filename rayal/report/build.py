@@ -17,6 +17,7 @@ from rayal.report.summary import seconds_of, summary
 from rayal.report.view import Curve, PickView, RoundView, RunView, SpendView
 from rayal.rundir import RunDir
 from rayal.storage import write_text
+from rayal.types import PICK_COLUMNS
 
 NUM_PICKS = 12  # shown a round
 _PREVIEW_CHARS = 80
@@ -91,7 +92,7 @@ def _shares(counts: Mapping[str, int]) -> dict[str, float]:
 
 def _pick(row: pa.Table, labels: Mapping[int, str]) -> PickView:
     values = {name: row.column(name)[0].as_py() for name in ("sample_id", "score", "reason")}
-    own = ("sample_id", "rank", "score", "key", "probability", "reason")
+    own = ("sample_id", *PICK_COLUMNS)
     texts = [_preview(row, name) for name in row.schema.names if name not in own]
     return PickView(
         values["sample_id"],

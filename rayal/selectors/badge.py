@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,16 @@ import numpy as np
 
 from rayal.errors import ConfigError
 from rayal.keys import Keys
+from rayal.selectors.arguments import check_counts
 from rayal.selectors.d_squared import Drawn
 from rayal.selectors.draws import draw_batch
-from rayal.selectors.gradients import Gradients
+from rayal.selectors.gradients import Gradients, SparseGradients, top_errors
 from rayal.selectors.grid import Grid, fit
+from rayal.selectors.lazy import TAKEN
+from rayal.selectors.limits import Limits
 from rayal.selectors.space import blocks
-from rayal.types import Candidates, Float64s, Picks, Slice
+from rayal.selectors.within import needs_within
+from rayal.types import Candidates, Float64s, Needs, Picks, Slice, top_of_probs
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,9 @@ class Badge:
     two is |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a.a')(h.h'), so nothing of size C x D is made. Without
     labelled rows the first pick has the largest gradient, as in the authors' code; each next one is
     drawn in proportion to its squared distance to the nearest labelled, pending or picked row.
+
+    `top_classes`: only a row's m likeliest classes count, where C is very large. Slices keep 2 m
+    numbers a row instead of C, and a distance costs m + D.
 
     Draws are by rejection (`rayal.selectors.d_squared`): about B^2 / (2 x acceptance) distances of
     C + D products each, instead of M B; 28 bytes a row stay in the slices. Rows without distance to
@@ -41,11 +49,28 @@ class Badge:
     ICLR 2020, arXiv:1906.03671; Arthur & Vassilvitskii, k-means++, SODA 2007.
     """
 
-    needs = ("probs", "embeds")
     kinds = ("class", "multilabel")
     multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
+    top_classes: int | None = None  # None: the probabilities of all classes
+    limits: Limits | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """Probabilities and features, and what the limits must know."""
+        return needs_within(self.limits, self._probs, "embeds")
+
+    @property
+    def _probs(self) -> str:
+        return "probs" if self.top_classes is None else top_of_probs(self.top_classes)
 
     def __post_init__(self) -> None:
+        if self.top_classes is not None:
+            check_counts(self, top_classes=self.top_classes)
+            if self.multilabel:
+                raise ConfigError(
+                    f"Badge.top_classes is {self.top_classes} for multi-label rows, whose labels "
+                    "are not shares of one; leave it out"
+                )
         if self.multilabel not in (None, False, True):
             raise ConfigError(
                 f"Badge.multilabel is {self.multilabel!r}, expected true or false; leave it out, "
@@ -56,12 +81,19 @@ class Badge:
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
     ) -> Picks:
         """Gives min(budget, M) picks in the order drawn."""
-        errors = label_errors if self.multilabel else class_errors
-        errors_and_features = Grid("probs", of=errors, moves=False), Grid("embeds", moves=False)
+        errors: Callable[[Float64s], Float64s] = class_errors
+        if self.multilabel:
+            errors = label_errors
+        if self.top_classes is not None:
+            errors = top_errors
+        errors_and_features = Grid(self._probs, of=errors, moves=False), Grid("embeds", moves=False)
 
         def space() -> tuple[Gradients, str]:
-            first, second = fit(errors_and_features, candidates, labelled)
-            return Gradients((first, second)), ""
+            grids = fit(errors_and_features, candidates, labelled)
+            if self.top_classes is None:
+                return Gradients((grids[0], grids[1])), ""
+            said = f"the {self.top_classes} likeliest classes of a row"
+            return SparseGradients((grids[0], grids[1])), said
 
         return draw_batch(
             candidates,
@@ -72,6 +104,7 @@ class Badge:
             first=largest,
             what="gradient",
             names=(self, keys),
+            limits=self.limits,
         )
 
 
@@ -98,6 +131,9 @@ def largest(part: Slice, step: int, space: Any, stream: Any) -> Drawn | None:
     norms = np.empty(len(part))
     for lo, hi in blocks(len(part)):
         norms[lo:hi] = space.rows(part, np.arange(lo, hi)).norms
+    norms[part.cache["state"].bounds == TAKEN] = TAKEN  # limits close them
     row = int(norms.argmax())  # ids ascend: the first of equals has the smallest
     norm = float(norms[row])
+    if norm == TAKEN:
+        return None
     return Drawn(int(part.ids[row]), float(part.scores[row]), norm, np.nan, -1, np.inf)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_counts, check_feature
+from rayal.selectors.cells import AFTER_CENTROIDS, Clustering, fit_cells, stored_clusters
 from rayal.selectors.grid import Grid, fit
 from rayal.selectors.picked import Picked, to_picks
-from rayal.selectors.sample import AFTER_CENTROIDS, centroids
 from rayal.selectors.turns import take_turns
 from rayal.types import Candidates, Needs, Picks
 
@@ -20,6 +20,9 @@ class ClusterMargin:
     The candidates are the strategy's M best scores (the paper's k_m lowest margins). Clusters that
     run dry leave the round; labelled and pending rows are turns their cluster has had already. Ties
     of score go to the smallest id, ties of size to the lowest cluster. The key is the score.
+
+    `clusters` names a column of cluster ids that were computed once, as the paper does: any whole
+    numbers. Without it they are k-means cells, of two levels above 100,000 of them.
 
     Departures: clusters are k-means cells of the candidates, trained on a keyed sample of 64 rows a
     cluster, not a hierarchical clustering of the pool (quadratic in its rows); a cluster gives its
@@ -36,9 +39,10 @@ class ClusterMargin:
     num_clusters: int | None = None  # None: the budget, at most 1,000
     sample_per_cluster: int = 64
     num_iterations: int = 10
+    clusters: str | None = None  # a column of stored cluster ids, in place of the feature
 
     def __post_init__(self) -> None:
-        check_feature(self, self.feature)
+        check_feature(self, self.feature if self.clusters is None else self.clusters)
         check_counts(
             self,
             num_clusters=1 if self.num_clusters is None else self.num_clusters,
@@ -48,8 +52,8 @@ class ClusterMargin:
 
     @property
     def needs(self) -> Needs:
-        """The feature that is clustered."""
-        return (self.feature,)
+        """The feature that is clustered, or the column that names clusters."""
+        return (self.feature if self.clusters is None else self.clusters,)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -58,24 +62,27 @@ class ClusterMargin:
         budget = min(budget, candidates.num_rows)
         if budget < 1:
             return to_picks([])
-        (grid,) = fit((Grid(self.feature),), candidates, labelled)
-        wanted = min(budget, 1_000) if self.num_clusters is None else self.num_clusters
-        num_clusters = min(wanted, candidates.num_rows)
-        centroids_KD = centroids(
-            (candidates,),
-            grid,
-            num_clusters,
-            self.sample_per_cluster,
-            self.num_iterations,
-            keys,
-            "cluster_margin",
-        )
+        clustering: Clustering
+        if self.clusters is not None:
+            clustering, note = stored_clusters(candidates, self.clusters), f"'{self.clusters}'"
+        else:
+            (grid,) = fit((Grid(self.feature),), candidates, labelled)
+            wanted = min(budget, 1_000) if self.num_clusters is None else self.num_clusters
+            clustering = fit_cells(
+                (candidates,),
+                grid,
+                min(wanted, candidates.num_rows),
+                self.sample_per_cluster,
+                self.num_iterations,
+                keys,
+                "cluster_margin",
+            )
+            note = "k-means"
         turns = take_turns(
             candidates,
             labelled,
             budget,
-            grid,
-            centroids_KD,
+            clustering,
             by_score=True,
             smallest_first=True,
             first_step=AFTER_CENTROIDS,
@@ -88,7 +95,9 @@ class ClusterMargin:
                     turn.value,
                     f"rank {rank}: score {turn.score:.6g}, turn {turn.turn + 1} of cluster "
                     f"{turn.cluster} ({turn.num_rows} candidates)",
+                    cluster=turn.cluster,
                 )
                 for rank, turn in enumerate(turns, start=1)
-            ]
+            ],
+            f"{clustering.number} clusters of {note}",
         )

@@ -15,8 +15,16 @@ from rayal.selectors.farthest import Precision, fit_space, labelled_payloads
 from rayal.selectors.kernel_coverage import Chosen, Covered, KernelCoverage
 from rayal.selectors.kernels import Kernel, KernelName
 from rayal.selectors.lazy import LazyGreedy
+from rayal.selectors.limits import Limits
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import BLOCK_ROWS, Payload, sample_of
+from rayal.selectors.within import (
+    greedy_within,
+    limits_note,
+    needs_within,
+    retake,
+    room_for,
+)
 from rayal.types import Candidates, Float64s, Ids, Needs, Picks, Slice
 
 _QUANTILE = 0.05  # of squared distances between references: the default length
@@ -62,6 +70,7 @@ class Coverage:
     normalise: bool = False
     num_references: int = 4_096
     precision: Precision | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
@@ -79,8 +88,8 @@ class Coverage:
 
     @property
     def needs(self) -> Needs:
-        """The feature whose distances count."""
-        return (self.feature,)
+        """The feature whose distances count, and what the limits must know."""
+        return needs_within(self.limits, self.feature)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -91,6 +100,7 @@ class Coverage:
             return to_picks([])
         sample = sample_of(candidates, (self.feature,), 0)
         assert sample is not None
+        room = room_for(self.limits, candidates, labelled, budget)
         normalise = self.normalise or self.kernel == "cosine"
         space, note = fit_space(
             (self.feature,),
@@ -115,14 +125,14 @@ class Coverage:
         kernel = Kernel(self.kernel, self._length(space, references), space.units[0])
         best_R = _covered(labelled, space, references, kernel)
         rule = KernelCoverage(space, kernel, references, weights_R, best_R)
-        greedy = LazyGreedy(candidates, rule, 10_000)
-        greedy.open()
+        greedy = greedy_within(candidates, rule, 10_000, room)
         journal = journal_of(candidates)
         entries = journal.begin(self, keys, budget, candidates.num_rows, labelled.num_rows)
         chosen = [Chosen(*one) for entry in entries for one in entry["picks"]][:budget]
         if chosen:
             ids = np.array([one.sample_id for one in chosen], np.int64)
             greedy.tell(Covered(_covered_by(greedy, rule, ids), ids))
+            retake(greedy, room, ids.tolist())
         chosen += greedy.pick(budget - len(chosen), lambda new: journal.add(picks=new))
         what = f"{len(weights_R)} references, {self.kernel} of length {kernel.length:.4g}"
         total = float(weights_R.sum())
@@ -136,7 +146,7 @@ class Coverage:
                 )
                 for rank, one in enumerate(chosen, start=1)
             ],
-            f"{note}; {what}; {greedy.trace.note()}",
+            f"{note}; {what}; {greedy.trace.note()}{limits_note(room, len(chosen), budget)}",
         )
 
     def _length(self, space: Any, references: Payload) -> float:

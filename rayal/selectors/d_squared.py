@@ -26,9 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rayal.keys import hash_u64, salt, uniform
+from rayal.selectors.alike import Carried
 from rayal.selectors.lazy import TAKEN
+from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import FarthestState, News, rows_of
+from rayal.selectors.room import Room
 from rayal.selectors.space import Int64s, Payload
+from rayal.selectors.within import LABELLED_STEP, Told, retake
 from rayal.types import Candidates, Float64s, Ids, Slice
 
 _WEIGHT_BITS = 60  # all weights together stay below 2^61
@@ -78,6 +82,7 @@ class DSquared:
     stream: int  # salt of the draws
     step: int
     counters: Counters = field(default_factory=Counters)
+    room: Room | None = None  # what limits leave
     shift: int = 0
     picked: list[Drawn] = field(default_factory=list)
     evaluations: int = 0
@@ -89,11 +94,14 @@ class DSquared:
         rows = self.candidates.num_rows
         bits = min(20, max(1, rows.bit_length() - _BUCKET_BITS))
         self.ask(_open, self.space, self.num_labelled, bits)
+        if self.room is not None:
+            self.room.ask_from(LABELLED_STEP)
+            self.tell(Told(None, self.room.gate, np.empty(0, np.int64)))
 
-    def tell(self, news: News) -> None:
-        """Tells all slices of centers."""
+    def tell(self, news: News | Told) -> None:
+        """Tells all slices of centers, and of rows that may not be drawn any more."""
         self._told += 1
-        self.ask(_learn, self._told, news)
+        self.ask(_learn, self._told, news, None if self.room is None else self.room.limits)
 
     def begin(self) -> None:
         """Sets the unit of weights, once slices know the first centers."""
@@ -113,14 +121,20 @@ class DSquared:
                 elif lowest_bin := self._is_due(budget):
                     self.refresh(lowest_bin, keep)
                 self.counters.undecided = False
-            if not int(self._sums_K.sum()):
+            if not int(self._sums_K.sum()) or (self.room is not None and self.room.left < 1):
                 return
-            new = self._batch(budget)
+            new, news, closed = self._batch(budget)
             self.picked += new
-            if new:
-                self.tell(self._news)
+            self._tell(news, closed)
             self.counters.undecided = True
-            keep({"picks": new, "counters": asdict(self.counters)})
+            entry = {"picks": new, "closed": closed.tolist(), "counters": asdict(self.counters)}
+            keep(entry)
+
+    def _tell(self, news: News | None, closed: Ids) -> None:
+        if self.room is not None:
+            self.tell(Told(news, self.room.gate, closed))
+        elif news is not None:
+            self.tell(news)
 
     def refresh(self, lowest_bin: int, keep: Callable[[dict[str, Any]], None]) -> None:
         """Brings rows whose weight is in this bin or a higher one up to date, and weighs all."""
@@ -142,8 +156,9 @@ class DSquared:
             else:
                 new = [Drawn(*one) for one in entry["picks"]]
                 self.picked += new
-                if new:
-                    self.tell(tell([one.sample_id for one in new]))
+                ids = [one.sample_id for one in new]
+                retake(self, self.room, ids, tell_all=False)
+                self._tell(tell(ids) if ids else None, np.array(entry["closed"], np.int64))
             self.counters = Counters(**entry["counters"])
 
     def _is_due(self, budget: int) -> int:
@@ -165,8 +180,9 @@ class DSquared:
         one = self.counters
         return max(one.accepted, 0.5) / one.proposed if one.proposed else 1.0
 
-    def _batch(self, budget: int) -> list[Drawn]:
-        """Proposes some rows and gives those that are accepted."""
+    def _batch(self, budget: int) -> tuple[list[Drawn], News | None, Ids]:
+        """Proposes some rows; gives those that are accepted, as picks and as centers, and those
+        that limits close."""
         sums_K = np.cumsum(self._sums_K)
         total = int(sums_K[-1])
         left = budget - len(self.picked)
@@ -178,10 +194,13 @@ class DSquared:
         offsets = targets - np.where(buckets, sums_K[buckets - 1], 0)
         ids, weights = self._locate(buckets, offsets)
         unique, place = np.unique(ids, return_inverse=True)
-        rows = _gathered(self.ask(_measure, unique))
+        limits = None if self.room is None else self.room.limits
+        rows = _gathered(self.ask(_measure, unique, limits))
         self.evaluations += int(rows.evaluations)
         points = self.space.place(rows.payload)
         squared, nearest = rows.squared.copy(), rows.nearest.copy()
+        closed = self._barred(rows)
+        squared[closed] = 0.0
         luck = uniform(self.stream, 2 * turns + 1)
         # The mean share of stale weight that is real says what all distances sum to.
         shares = np.ldexp(squared[place], self.shift) / weights
@@ -207,6 +226,11 @@ class DSquared:
                 )
             )
             accepted.append(at)
+            if self.room is not None and rows.carried is not None:
+                self.room.take(rows.carried, at)
+                closed |= ~self.room.admits(rows.carried) | self.room.like_row(rows.carried, at)
+                if self.room.left < 1:
+                    break
             if len(self.picked) + len(new) == budget:
                 break
             _, near = self.space.nearest(points, self.space.take(points, np.array([at])))
@@ -215,12 +239,23 @@ class DSquared:
             squared[closer] = near[closer]
             nearest[closer] = self.num_labelled + len(self.picked) + len(new) - 1
             squared[at] = 0.0  # it is taken; no draw is below 0
+            squared[closed] = 0.0
         self.counters.drawn += proposed
         self.counters.accepted, self.counters.proposed = len(new), proposed
         self.counters.refused = 0 if new else self.counters.refused + proposed
         chosen = np.array(accepted, np.int64)
-        self._news = News(tuple(column[chosen] for column in rows.payload), unique[chosen])
-        return new
+        news = News(tuple(column[chosen] for column in rows.payload), unique[chosen])
+        closed[chosen] = False
+        return new, news if new else None, unique[closed]
+
+    def _barred(self, rows: Measured) -> npt.NDArray[np.bool_]:
+        """Gives (n,) which rows limits close."""
+        barred = np.zeros(len(rows.ids), bool)
+        if self.room is not None and rows.carried is not None:
+            barred = ~self.room.admits(rows.carried)
+            open_rows = np.flatnonzero(~barred)
+            barred[open_rows] = self.room.like(rows.carried.take(open_rows))
+        return barred
 
     def _locate(self, buckets: Int64s, offsets: Int64s) -> tuple[Ids, Int64s]:
         """Gives the row in whose weight each offset of a bucket falls, in order of id."""
@@ -251,6 +286,7 @@ class Measured(NamedTuple):
     labelled: Float64s
     payload: Payload
     evaluations: int
+    carried: Carried | None  # what limits must know
 
 
 # ------------------------------------------------------------------------- what slices answer
@@ -277,10 +313,19 @@ def _open(part: Slice, step: int, space: Any, num_labelled: int, bits: int) -> N
     part.cache["edges"] = np.searchsorted(buckets[order], np.arange((1 << bits) + 1))
 
 
-def _learn(part: Slice, step: int, number: int, news: News) -> None:
-    if part.cache.get("told", 0) < number:
-        part.cache["state"].learn(news)
-        part.cache["told"] = number
+def _learn(part: Slice, step: int, number: int, news: News | Told, limits: Limits | None) -> None:
+    if part.cache.get("told", 0) >= number:
+        return
+    part.cache["told"] = number
+    state = part.cache["state"]
+    if isinstance(news, News):
+        state.learn(news)
+        return
+    if news.news is not None:
+        state.learn(news.news)
+    assert limits is not None
+    state.bounds[news.gate.bars(limits, part)] = TAKEN
+    state.bounds[rows_of(part.ids, news.closed)] = TAKEN
 
 
 def _largest(part: Slice, step: int) -> float:
@@ -335,7 +380,7 @@ def _rows_of_buckets(
     return of_row, part.ids[rows], part.cache["weights"][rows]
 
 
-def _measure(part: Slice, step: int, ids: Ids) -> Measured | None:
+def _measure(part: Slice, step: int, ids: Ids, limits: Limits | None) -> Measured | None:
     """Measures rows against all centers; what the slice keeps stays as it was, so that weights
     depend on refreshes alone."""
     rows = rows_of(part.ids, ids)
@@ -358,6 +403,7 @@ def _measure(part: Slice, step: int, ids: Ids) -> Measured | None:
         labelled,
         state.space.payload(part, rows),
         state.evaluations - before,
+        None if limits is None else limits.carry(part, rows),
     )
 
 
@@ -392,4 +438,8 @@ def _gathered(answers: Sequence[Measured | None]) -> Measured:
         for column in zip(*(one.payload for one in there), strict=True)
     )
     evaluations = sum(one.evaluations for one in there)
-    return Measured(ids[order], scores, squared, nearest, labelled, payload, evaluations)
+    known = [one.carried for one in there if one.carried is not None]
+    carried = None
+    if known:
+        carried = Carried(*(np.concatenate(c)[order] for c in zip(*known, strict=True)))
+    return Measured(ids[order], scores, squared, nearest, labelled, payload, evaluations, carried)

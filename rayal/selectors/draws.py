@@ -12,8 +12,11 @@ from rayal.journal import journal_of
 from rayal.keys import Stream
 from rayal.selectors.d_squared import Drawn, DSquared
 from rayal.selectors.farthest import labelled_payloads, payload
+from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import News
 from rayal.selectors.picked import Picked, to_picks
+from rayal.selectors.survey import open_room
+from rayal.selectors.within import limits_note, retake
 from rayal.types import NO_ID, Candidates, Float64s, Ids, Picks, Slice
 
 
@@ -26,6 +29,7 @@ def draw_batch(
     first: Callable[..., Drawn | None],
     what: str,
     names: tuple[Any, ...],
+    limits: Limits | None = None,
 ) -> Picks:
     """Gives min(budget, M) picks in the order drawn.
 
@@ -36,7 +40,8 @@ def draw_batch(
     if budget < 1:
         return to_picks([])
     space, note = fit()
-    engine = DSquared(candidates, space, labelled.num_rows, stream.salt, 40)
+    room = None if limits is None else open_room(limits, candidates, labelled, budget, 15)
+    engine = DSquared(candidates, space, labelled.num_rows, stream.salt, 40, room=room)
     engine.open()
     known: list[Ids] = []
     for ids, rows in labelled_payloads(labelled, space):
@@ -45,8 +50,11 @@ def draw_batch(
     known_ids = np.concatenate([np.empty(0, np.int64), *known])
     if not labelled.num_rows:
         answers = [one for one in engine.ask(first, space, stream) if one is not None]
+        if not answers:  # limits leave nothing to pick
+            return to_picks([], limits_note(room, 0, budget).lstrip("; "))
         begun = max(answers, key=lambda one: (one.squared, -one.sample_id))
         engine.picked.append(begun)
+        retake(engine, room, [begun.sample_id])
         engine.tell(_news(engine, [begun.sample_id]))
     engine.begin()
     journal = journal_of(candidates)
@@ -54,11 +62,12 @@ def draw_batch(
     engine.replay(entries, lambda ids: _news(engine, ids))
     engine.pick(budget, lambda entry: journal.add(**entry))
     picked = _to_picked(engine.picked, known_ids, space.units, what)
-    if len(picked) < budget:
+    if len(picked) < budget and room is None:
         taken = [one.sample_id for one in picked]
         picked += _left_over(engine.ask(_left, budget), len(taken) + 1, budget, what)
     one = engine.counters
     said = f"{one.drawn} proposals, {one.refreshes} refreshes, {engine.evaluations:,} evaluations"
+    said += limits_note(room, len(picked), budget)
     return to_picks(picked, f"{note}; {said}" if note else said)
 
 

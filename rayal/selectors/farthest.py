@@ -19,10 +19,13 @@ from rayal.selectors import plain
 from rayal.selectors.codes import fit_codes
 from rayal.selectors.floats import fit_floats
 from rayal.selectors.lazy import LazyGreedy
+from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import Center, FarthestFirst, News, rows_of
 from rayal.selectors.outliers import drop_outliers
 from rayal.selectors.picked import Picked, to_picks
+from rayal.selectors.room import Room
 from rayal.selectors.space import Payload, blocks, sample_of
+from rayal.selectors.within import greedy_within, limits_note, retake, room_for
 from rayal.types import NO_ID, Candidates, Ids, Picks, Slice
 
 Precision = Literal["integer", "float"]
@@ -40,6 +43,7 @@ class Farthest:
     precision: Precision | None = None
     weighted: bool = False  # distances count times scores
     outliers: float = 0.0  # share of the candidates, the most outlying, that is not picked
+    limits: Limits | None = None
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, *names: Any
@@ -55,16 +59,17 @@ class Farthest:
             return to_picks([])
         sample = sample_of(candidates, self.features, 0)
         assert sample is not None
+        room = room_for(self.limits, candidates, labelled, budget)
         if self._is_small(labelled, budget):
             found = plain.farthest(candidates, labelled, budget, self, sample)
             if found is not None:
                 return found
-        return self._lazy(candidates, labelled, budget, sample, names)
+        return self._lazy(candidates, labelled, budget, sample, room, names)
 
     def _is_small(self, labelled: Candidates, budget: int) -> bool:
         one = len(self.features) == 1 and not self.answered[0] and not self.outliers
         few = budget <= plain.MOST_PICKS and budget + labelled.num_rows <= plain.MOST_CENTERS
-        return one and few and self.precision != "integer"
+        return one and few and self.precision != "integer" and self.limits is None
 
     def _lazy(
         self,
@@ -72,14 +77,14 @@ class Farthest:
         labelled: Candidates,
         budget: int,
         sample: Payload,
+        room: Room | None,
         names: tuple[Any, ...],
     ) -> Picks:
         space, note = fit_space(
             self.features, self.answered, candidates, labelled, sample, budget, self.precision
         )
         rule = FarthestFirst(space, labelled.num_rows, self.weighted)
-        greedy = LazyGreedy(candidates, rule, 10)
-        greedy.open()
+        greedy = greedy_within(candidates, rule, 20, room)
         known: list[Ids] = []
         for ids, payload in labelled_payloads(labelled, space):
             known.append(ids)
@@ -94,13 +99,17 @@ class Farthest:
         elif not labelled.num_rows:
             place = space.middle(sample)
             answers = greedy.ask(from_middle, space, place, self.start)
-            centers = [_first([one for one in answers if one is not None])]
+            there = [one for one in answers if one is not None]
+            if not there:  # limits leave nothing to pick
+                return to_picks([], note + limits_note(room, 0, budget))
+            centers = [_first(there)]
             journal.add(picks=centers)
             greedy.tell(payload_of(greedy, space, [centers[0].sample_id]))
+        retake(greedy, room, [center.sample_id for center in centers])
         greedy.num_before = len(centers)
         centers += greedy.pick(budget - len(centers), lambda new: journal.add(picks=new))
         known_ids = np.concatenate([np.empty(0, np.int64), *known])
-        note = f"{note}; {greedy.trace.note()}"
+        note = f"{note}; {greedy.trace.note()}{limits_note(room, len(centers), budget)}"
         return self.to_picks(centers, known_ids, space.units, note)
 
     def to_picks(
@@ -146,7 +155,7 @@ def fit_space(
     precision: Precision | None,
     normalise: bool = False,
 ) -> tuple[Any, str]:
-    """Gives where distances are measured, and why there. Asks in steps 1 to 9.
+    """Gives where distances are measured, and why there. Asks in steps 3 to 9.
 
     Raises:
         ScoringError: a feature holds NaN, infinite numbers, or some too large to square.
@@ -156,13 +165,13 @@ def fit_space(
     if precision != "float" and len(features) == 1 and not answered[0]:
         force = precision == "integer"
         codes, why = fit_codes(
-            features[0], candidates, labelled, sample[0], budget, 1, force, normalise
+            features[0], candidates, labelled, sample[0], budget, 3, force, normalise
         )
         if codes is not None:
             return codes, f"mode q, {why}"
     elif precision != "float":
         why = "distances to labels, or a product of distances"
-    floats = fit_floats(features, answered, candidates, labelled, sample, 3, normalise)
+    floats = fit_floats(features, answered, candidates, labelled, sample, 6, normalise)
     return floats, f"mode f, {why}"
 
 

@@ -13,6 +13,8 @@ from rayal.selectors.grid import Grid, squared_norms
 from rayal.selectors.space import Int64s, Payload, matrix
 from rayal.types import Float64s, Slice
 
+_SPARSE_CENTERS = 128  # their errors over J m classes stay within some 32 MiB
+
 
 class GradientPoints(NamedTuple):
     """Rows: (n, C) errors and (n, D) features on their grids, and (n,) squared norms."""
@@ -89,4 +91,77 @@ class Gradients:
 def _product(rows_nD: Float64s, centers_JD: Float64s) -> Float64s:
     """Gives (n, J), by torch: its threads are those that a worker was given."""
     product: Float64s = torch.mm(torch.from_numpy(rows_nD), torch.from_numpy(centers_JD).T).numpy()
+    return product
+
+
+class SparsePoints(NamedTuple):
+    """Rows of which only a few errors are kept: (n, m) classes, and the rest as of all rows."""
+
+    classes: Int64s
+    errors: Float64s
+    features: Float64s
+    norms: Float64s
+
+
+@dataclass(frozen=True, eq=False)
+class SparseGradients(Gradients):
+    """The same where only the m likeliest classes of a row are known: the first feature holds their
+    indices and their probabilities. What is left out of a squared distance is at most the square of
+    the mass left out, times the features.
+
+    The errors of J centers are laid out over the classes that occur in them, at most J m, so that a
+    product costs m numbers a pair, and not C.
+    """
+
+    def place(self, payload: Payload) -> SparsePoints:  # type: ignore[override]
+        """Gives the points of rows that travelled."""
+        whole = super().place(payload)
+        classes = payload[0][:, : whole.errors.shape[1]].astype(np.int64)
+        return SparsePoints(classes, whole.errors, whole.features, whole.norms)
+
+    def take(self, points: SparsePoints, which: np.ndarray) -> SparsePoints:  # type: ignore[override]
+        """Gives some of the points."""
+        classes, errors, features, norms = points
+        return SparsePoints(classes[which], errors[which], features[which], norms[which])
+
+    def nearest(  # type: ignore[override]
+        self, points: SparsePoints, centers: SparsePoints, feature: int | None = None
+    ) -> tuple[Int64s, Float64s]:
+        """Gives (n,) the nearest of J centers, the lowest of equals, and (n,) squared distances."""
+        num_rows = len(points.norms)
+        nearest_n, squared_n = np.zeros(num_rows, np.int64), np.full(num_rows, np.inf)
+        for lo in range(0, len(centers.norms), _SPARSE_CENTERS):
+            some = self.take(centers, np.arange(lo, min(lo + _SPARSE_CENTERS, len(centers.norms))))
+            product_nJ = _sparse_product(points, some)
+            product_nJ *= _product(points.features, some.features)
+            product_nJ *= -2.0
+            product_nJ += points.norms[:, None]
+            product_nJ += some.norms
+            at_n = product_nJ.argmin(axis=1)
+            least_n = product_nJ[np.arange(num_rows), at_n]
+            closer = least_n < squared_n
+            squared_n[closer], nearest_n[closer] = least_n[closer], at_n[closer] + lo
+        return nearest_n, np.maximum(squared_n, 0.0)
+
+
+def top_errors(rows_n2m: Float64s) -> Float64s:
+    """Gives (n, m) errors of the m likeliest classes, which come after their indices: that of the
+    first is its probability less 1."""
+    errors = rows_n2m[:, rows_n2m.shape[1] // 2 :].copy()
+    errors[:, 0] -= 1.0
+    return errors
+
+
+def _sparse_product(points: SparsePoints, centers: SparsePoints) -> Float64s:
+    """Gives (n, J) dot products of errors; sums of integers, so exact in any order."""
+    classes, place = np.unique(centers.classes, return_inverse=True)
+    laid_out = np.zeros((len(classes), len(centers.norms)))
+    place = place.reshape(centers.classes.shape)
+    laid_out[place, np.arange(len(place))[:, None]] = centers.errors
+    at = np.searchsorted(classes, points.classes)
+    at[at == len(classes)] = 0
+    errors = np.where(classes[at] == points.classes, points.errors, 0.0)
+    product = np.zeros((len(errors), len(centers.norms)))
+    for place_n, errors_n in zip(at.T, errors.T, strict=True):
+        product += laid_out[place_n] * errors_n[:, None]
     return product

@@ -8,6 +8,8 @@ from rayal.errors import ConfigError
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_feature, check_precision
 from rayal.selectors.farthest import Farthest, Precision
+from rayal.selectors.limits import Limits
+from rayal.selectors.within import needs_within
 from rayal.types import Candidates, Needs, Picks
 
 
@@ -31,6 +33,8 @@ class KCenter:
     `weighted`: the distance times the row's score (its uncertainty), a 3-approximation of weighted
     k-center. `outliers`: this share of the candidates, those farthest from a sample of all, is not
     picked (see `rayal.selectors.outliers` for the departure from k-center with outliers).
+    `limits`: the farthest row that they leave open (`rayal.selectors.within`), a 1/2-approximation
+    in their place where the gain is submodular.
 
     Raises:
         ConfigError: the feature is an id or a label, or an argument cannot mean anything.
@@ -46,6 +50,7 @@ class KCenter:
     precision: Precision | None = None
     weighted: bool = False
     outliers: float = 0.0
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
@@ -58,8 +63,8 @@ class KCenter:
 
     @property
     def needs(self) -> Needs:
-        """The feature whose distances count."""
-        return (self.feature,)
+        """The feature whose distances count, and what the limits must know."""
+        return needs_within(self.limits, self.feature)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -72,5 +77,6 @@ class KCenter:
             precision=self.precision,
             weighted=self.weighted,
             outliers=self.outliers,
+            limits=self.limits,
         )
         return rule.select(candidates, labelled, budget)

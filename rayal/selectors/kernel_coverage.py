@@ -49,7 +49,7 @@ class Covered(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class KernelCoverage:
-    """The rule. `references` are rows that travelled, `best_R` how well labelled rows cover them."""
+    """The rule. `references` travelled; `best_R` is how well labelled rows cover them."""
 
     space: Any
     kernel: Kernel
@@ -225,6 +225,12 @@ class CoveragePool:
         self._taken.append(at)
         return Chosen(int(self.ids[at]), float(self.scores[at]), gain)
 
-    def news(self) -> Covered:
+    def close(self, rows: np.ndarray) -> None:
+        """Lowers the gains of rows for good."""
+        self.bounds[rows] = self._gains[rows] = TAKEN
+
+    def news(self) -> Covered | None:
         """Gives the cover after the picks."""
+        if not self._taken:
+            return None
         return Covered(self.best_R, self.ids[np.array(self._taken)])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_counts, check_feature
+from rayal.selectors.cells import AFTER_CENTROIDS, fit_cells
 from rayal.selectors.grid import Grid, fit, resolution
 from rayal.selectors.picked import Picked, to_picks
-from rayal.selectors.sample import AFTER_CENTROIDS, centroids
 from rayal.selectors.turns import take_turns
 from rayal.types import Candidates, Needs, Picks
 
@@ -63,7 +63,7 @@ class KMeans:
             return to_picks([])
         (grid,) = fit((Grid(self.feature),), candidates, labelled)
         num_clusters = min(budget + labelled.num_rows, self.max_clusters)
-        centroids_KD = centroids(
+        clustering = fit_cells(
             (candidates, labelled),
             grid,
             num_clusters,
@@ -76,8 +76,7 @@ class KMeans:
             candidates,
             labelled,
             budget,
-            grid,
-            centroids_KD,
+            clustering,
             by_score=False,
             smallest_first=False,
             first_step=AFTER_CENTROIDS,
@@ -90,5 +89,7 @@ class KMeans:
                 f"({turn.num_rows} candidates), turn {turn.turn + 1}"
                 f"{resolution([-turn.value], (grid,))}"
             )
-            picked.append(Picked(turn.sample_id, turn.score, distance, reason))
+            picked.append(
+                Picked(turn.sample_id, turn.score, distance, reason, cluster=turn.cluster)
+            )
         return to_picks(picked)

@@ -12,7 +12,10 @@ from rayal.selectors.arguments import check_feature, check_precision
 from rayal.selectors.d_squared import Drawn
 from rayal.selectors.draws import draw_batch
 from rayal.selectors.farthest import Precision, fit_space
+from rayal.selectors.lazy import TAKEN
+from rayal.selectors.limits import Limits
 from rayal.selectors.space import sample_of
+from rayal.selectors.within import needs_within
 from rayal.types import Candidates, Needs, Picks, Slice
 
 
@@ -37,6 +40,7 @@ class KMeansPP:
 
     feature: str = "embeds"
     precision: Precision | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
@@ -44,8 +48,8 @@ class KMeansPP:
 
     @property
     def needs(self) -> Needs:
-        """The feature whose distances count."""
-        return (self.feature,)
+        """The feature whose distances count, and what the limits must know."""
+        return needs_within(self.limits, self.feature)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -68,6 +72,7 @@ class KMeansPP:
             first=uniform_draw,
             what="row",
             names=(self, keys),
+            limits=self.limits,
         )
 
 
@@ -75,7 +80,9 @@ def uniform_draw(part: Slice, step: int, space: Any, stream: Stream) -> Drawn | 
     """Asks a slice for its row of the smallest keyed draw."""
     if not len(part):
         return None
-    draws = stream.uniform(part.ids)
+    draws = np.where(part.cache["state"].bounds == TAKEN, np.inf, stream.uniform(part.ids))
     row = int(draws.argmin())
+    if np.isinf(draws[row]):
+        return None
     chance = float(-draws[row])  # the highest wins
     return Drawn(int(part.ids[row]), float(part.scores[row]), chance, np.nan, -1, np.inf)

@@ -28,6 +28,7 @@ _FEWEST, _MOST = 512, 8_192  # rows above the threshold: fewer are asked for aga
 _AIM = 2_048
 _SKETCHED = 65_536  # rows of a slice that its sketch looks at
 _RANKS = 96
+KEPT = "kept: "  # begins the names of what an opening rule finds in a slice's cache
 
 
 class Floor(NamedTuple):
@@ -79,8 +80,12 @@ class Pool(Protocol):
         """Picks a row, brings the gains of all others up to date, and gives what to say of it."""
         ...
 
+    def close(self, rows: np.ndarray) -> None:
+        """Lowers the gains of rows for good: they may not be picked."""
+        ...
+
     def news(self) -> Any:
-        """Gives what slices must learn of the picks made."""
+        """Gives what slices must learn of the picks made; None: nothing."""
         ...
 
 
@@ -106,7 +111,10 @@ class Trace:
 
     def note(self) -> str:
         """Gives it in a few words."""
-        return f"{self.rounds} rounds, {self.trials} thresholds, {self.evaluations:,} evaluations"
+        return (
+            f"{self.rounds} rounds, {self.trials} thresholds, {self.evaluations:,} evaluations, "
+            f"{self.sent_bytes / 1e6:,.1f} MB sent"
+        )
 
 
 class Above(NamedTuple):
@@ -138,7 +146,11 @@ class LazyGreedy:
 
     def open(self) -> None:
         """Opens the rule in every slice."""
-        self.ask(open_rule, self.rule)
+        self.ask_to_open(self.rule)
+
+    def ask_to_open(self, rule: Any) -> None:
+        """Opens what slices need of the rule."""
+        self.ask(open_rule, rule)
 
     def tell(self, news: Any) -> None:
         """Tells all slices of centers or picks made before."""
@@ -162,10 +174,11 @@ class LazyGreedy:
             self.trace.evaluations += pool.evaluations
             if not new:
                 # Bounds were far above gains, or more rows tie than were sent.
-                if floor.gain == -math.inf:
+                news = pool.news()
+                if floor.gain == -math.inf and news is None:
                     break
                 self._above, self.most = 2 * self._above, 2 * self.most
-                answers = self._learn(None)
+                answers = self._learn(news)
                 continue
             keep(new)
             picked += new
@@ -218,8 +231,10 @@ class LazyGreedy:
 
 
 def open_rule(part: Slice, step: int, rule: Any) -> None:
-    """Asks a slice to forget earlier rules and to open this one."""
+    """Asks a slice to forget earlier rules and to open this one; what is kept for it stays."""
+    kept = {name: value for name, value in part.cache.items() if name.startswith(KEPT)}
     part.cache.clear()
+    part.cache.update(kept)
     part.cache["lazy"] = rule.open(part)
 
 

@@ -13,10 +13,18 @@ from rayal.keys import Keys
 from rayal.selectors.arguments import check_feature
 from rayal.selectors.codes import plain_rows, reach
 from rayal.selectors.lazy import LazyGreedy
+from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import rows_of
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import check_extents, matrix, sample_of
 from rayal.selectors.volume import Inverse, Spanned, Volume, grown
+from rayal.selectors.within import (
+    greedy_within,
+    limits_note,
+    needs_within,
+    retake,
+    room_for,
+)
 from rayal.types import Candidates, Float64s, Ids, Needs, Picks, Slice
 
 _BLOCK = 1_024  # labelled rows of one product: the sum has one order
@@ -50,6 +58,7 @@ class LogDet:
     feature: str = "embeds"
     ridge: float = 1.0
     weighted: bool = False
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
@@ -61,8 +70,8 @@ class LogDet:
 
     @property
     def needs(self) -> Needs:
-        """The feature whose volume counts."""
-        return (self.feature,)
+        """The feature whose volume counts, and what the limits must know."""
+        return needs_within(self.limits, self.feature)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -73,28 +82,29 @@ class LogDet:
             return to_picks([])
         sample = sample_of(candidates, (self.feature,), 0)
         assert sample is not None
+        room = room_for(self.limits, candidates, labelled, budget)
         width = sample[0].shape[1]
         origin = np.zeros(width)
         asked = [
-            *candidates.each(reach, 1, self.feature, origin, plain_rows),
-            *labelled.each(reach, 1, self.feature, origin, plain_rows),
+            *candidates.each(reach, 2, self.feature, origin, plain_rows),
+            *labelled.each(reach, 2, self.feature, origin, plain_rows),
         ]
         extent = check_extents(self.feature, asked)
         scale = math.ldexp(1.0, -math.frexp(extent.norm)[1]) if extent.norm else 1.0
         mean = float(np.square(sample[0].astype(np.float64) * scale).sum(axis=1).mean())
         inverse_DD = self._inverse(labelled, scale, self.ridge * (mean or 1.0) / width, width)
         rule = Volume(self.feature, scale, inverse_DD, self.weighted)
-        greedy = LazyGreedy(candidates, rule, 10)
-        greedy.fewest = min(greedy.fewest, 64)  # a round costs little, and gains fall together
         if self.weighted:
-            candidates.each(_checked, 2)
-        greedy.open()
+            candidates.each(_checked, 3)
+        greedy = greedy_within(candidates, rule, 10, room)
+        greedy.fewest = min(greedy.fewest, 64)  # a round costs little, and gains fall together
         journal = journal_of(candidates)
         entries = journal.begin(self, budget, candidates.num_rows, labelled.num_rows)
         spanned = [Spanned(*one) for entry in entries for one in entry["picks"]][:budget]
         if spanned:
             ids = np.array([one.sample_id for one in spanned], np.int64)
             greedy.tell(Inverse(grown(inverse_DD, _rows(greedy, ids)), ids))
+            retake(greedy, room, ids.tolist())
         spanned += greedy.pick(budget - len(spanned), lambda new: journal.add(picks=new))
         return to_picks(
             [
@@ -107,7 +117,7 @@ class LogDet:
                 )
                 for rank, one in enumerate(spanned, start=1)
             ],
-            f"float64; {greedy.trace.note()}",
+            f"float64; {greedy.trace.note()}{limits_note(room, len(spanned), budget)}",
         )
 
     def _inverse(self, labelled: Candidates, scale: float, ridge: float, width: int) -> Float64s:

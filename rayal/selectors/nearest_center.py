@@ -264,8 +264,17 @@ class FarthestPool:
         self._inner_gains[place] = TAKEN
         return center
 
-    def news(self) -> News:
+    def close(self, rows: np.ndarray) -> None:
+        """Lowers the gains of rows for good."""
+        self.gains[rows] = TAKEN
+        at = np.searchsorted(self._inner, rows)
+        at, rows = at[at < len(self._inner)], rows[at < len(self._inner)]
+        self._inner_gains[at[self._inner[at] == rows]] = TAKEN
+
+    def news(self) -> News | None:
         """Gives the picks as centers."""
+        if not self._taken:
+            return None
         at = np.array(self._taken)
         return News(tuple(rows[at] for rows in self.payload), self.ids[at])
 

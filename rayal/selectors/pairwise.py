@@ -16,13 +16,22 @@ from rayal.selectors.arguments import check_counts, check_feature, check_precisi
 from rayal.selectors.farthest import Precision, fit_space, labelled_payloads
 from rayal.selectors.kernels import Kernel
 from rayal.selectors.lazy import TAKEN, LazyGreedy
+from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import rows_of
 from rayal.selectors.neighbourhood import NO_ROW, nearest_candidates, query_blocks
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import Int64s, sample_of
+from rayal.selectors.within import (
+    greedy_within,
+    limits_note,
+    needs_within,
+    retake,
+    room_for,
+)
 from rayal.types import NO_ID, Candidates, Float64s, Ids, Needs, Picks, Slice
 
 _UNIT = 2.0**40  # similarities are summed as integers of 2^-40: in any order
+_GRAPH = "kept: graph"  # stays when a rule is opened
 _FIRST = 100_000  # steps from which asks are the greedy's
 
 
@@ -56,6 +65,7 @@ class Pairwise:
     beta: float = 0.1
     num_neighbours: int = 10
     precision: Precision | None = None
+    limits: Limits | None = None
 
     def __post_init__(self) -> None:
         check_feature(self, self.feature)
@@ -68,8 +78,8 @@ class Pairwise:
 
     @property
     def needs(self) -> Needs:
-        """The feature whose neighbours count."""
-        return (self.feature,)
+        """The feature whose neighbours count, and what the limits must know."""
+        return needs_within(self.limits, self.feature)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
@@ -80,6 +90,7 @@ class Pairwise:
             return to_picks([])
         sample = sample_of(candidates, (self.feature,), 0)
         assert sample is not None
+        room = room_for(self.limits, candidates, labelled, budget)
         space, note = fit_space(
             (self.feature,),
             (False,),
@@ -99,18 +110,21 @@ class Pairwise:
             found = nearest_candidates(candidates, space, payload, ids, k, step - 1)
             candidates.each(_keep, step, key, lo, found.ids, similar(kernel, found.squared))
         step += 3
-        greedy = LazyGreedy(candidates, PairwiseRule(self.alpha, self.beta), max(step, _FIRST))
-        greedy.ask(_begin, greedy.rule)
+        known = []
         for ids, payload in labelled_payloads(labelled, space):
-            greedy.step += 1
-            found = nearest_candidates(candidates, space, payload, ids, k, greedy.step - 1)
-            news = Penalty(found.ids[:0, 0], ids, found.ids, similar(kernel, found.squared))
+            step += 1
+            found = nearest_candidates(candidates, space, payload, ids, k, step)
+            known.append(Penalty(found.ids[:0, 0], ids, found.ids, similar(kernel, found.squared)))
+        rule = PairwiseRule(self.alpha, self.beta)
+        greedy = greedy_within(candidates, rule, max(step + 1, _FIRST), room)
+        for news in known:
             greedy.tell(news)
         journal = journal_of(candidates)
         entries = journal.begin(self, budget, candidates.num_rows, labelled.num_rows)
         gained = [Gained(*one) for entry in entries for one in entry["picks"]][:budget]
         if gained:
             greedy.tell(_penalty_of(greedy, [one.sample_id for one in gained]))
+        retake(greedy, room, [one.sample_id for one in gained])
         gained += greedy.pick(budget - len(gained), lambda new: journal.add(picks=new))
         return to_picks(
             [
@@ -128,7 +142,7 @@ class Pairwise:
                 )
                 for rank, one in enumerate(gained, start=1)
             ],
-            f"{note}; {greedy.trace.note()}",
+            f"{note}; {greedy.trace.note()}{limits_note(room, len(gained), budget)}",
         )
 
 
@@ -158,6 +172,10 @@ class PairwiseRule:
     alpha: float
     beta: float
 
+    def open(self, part: Slice) -> PairwiseState:
+        """Gives a slice's state."""
+        return PairwiseState(part, self, *part.cache[_GRAPH])
+
     def gains(self, scores: Float64s, penalties: Int64s) -> Float64s:
         """Gives alpha u - beta x the sum of similarities."""
         return self.alpha * scores - self.beta * (penalties / _UNIT)
@@ -174,9 +192,9 @@ class PairwiseRule:
 class PairwiseState:
     """A slice's gains; they are always up to date."""
 
-    def __init__(self, part: Slice, rule: PairwiseRule) -> None:
+    def __init__(self, part: Slice, rule: PairwiseRule, neighbours: Ids, amounts: Int64s) -> None:
         self.part, self.rule = part, rule
-        self.neighbours, self.similar = part.cache["neighbours"], part.cache["similar"]
+        self.neighbours, self.similar = neighbours, amounts
         self.penalties = np.zeros(len(part), np.int64)
         self.last = np.full(len(part), NO_ID)
         self.bounds = rule.gains(part.scores, self.penalties)
@@ -291,8 +309,14 @@ class PairwisePool:
         self.gains[rows] = np.where(self.gains[rows] == TAKEN, TAKEN, gains)
         return gained
 
-    def news(self) -> Penalty:
+    def close(self, rows: np.ndarray) -> None:
+        """Lowers the gains of rows for good."""
+        self.gains[rows] = TAKEN
+
+    def news(self) -> Penalty | None:
         """Gives the picks and their neighbours."""
+        if not self._taken:
+            return None
         at = np.array(self._taken)
         return Penalty(self.ids[at], self.ids[at], self.neighbours[at], self.similar[at])
 
@@ -311,24 +335,21 @@ def similar(kernel: Kernel, squared: Float64s) -> Int64s:
 def _opened(part: Slice, step: int, space: Any, k: int) -> None:
     part.cache.clear()
     space.open(part)
-    part.cache["neighbours"] = np.full((len(part), k), NO_ROW)
-    part.cache["similar"] = np.zeros((len(part), k), np.int64)
+    graph = np.full((len(part), k), NO_ROW), np.zeros((len(part), k), np.int64)
+    part.cache[_GRAPH] = graph
 
 
 def _keep(part: Slice, step: int, key: int, lo: int, ids: Ids, amounts: Int64s) -> None:
     if part.key == key:
-        part.cache["neighbours"][lo : lo + len(ids)] = ids
-        part.cache["similar"][lo : lo + len(ids)] = amounts
-
-
-def _begin(part: Slice, step: int, rule: PairwiseRule) -> None:
-    part.cache["lazy"] = PairwiseState(part, rule)
-    part.cache["told"] = 0
+        neighbours, similarities = part.cache[_GRAPH]
+        neighbours[lo : lo + len(ids)] = ids
+        similarities[lo : lo + len(ids)] = amounts
 
 
 def _lists(part: Slice, step: int, ids: Ids) -> tuple[Ids, Ids, Int64s]:
     rows = rows_of(part.ids, ids)
-    return part.ids[rows], part.cache["neighbours"][rows], part.cache["similar"][rows]
+    neighbours, similarities = part.cache[_GRAPH]
+    return part.ids[rows], neighbours[rows], similarities[rows]
 
 
 # ------------------------------------------------------------------------ what the driver does

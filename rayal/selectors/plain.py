@@ -50,7 +50,7 @@ def farthest(
 
     (name,) = method.features
     weighted = method.weighted
-    extents = [*candidates.each(_open, 1, name), *labelled.each(_open, 1, name)]
+    extents = [*candidates.each(_open, 2, name), *labelled.each(_open, 2, name)]
     extent = check_extents(name, [one for one, _ in extents])
     least = min((norm for _, norm in extents), default=0.0)
     if not (least > _LEAST and extent.norm < _GREATEST):
@@ -61,7 +61,7 @@ def farthest(
     step = 30
     centers: list[Center] = []
     bounds: list[tuple[float, float] | None] = []
-    for ids, payload in labelled_payloads(labelled, space, 2):
+    for ids, payload in labelled_payloads(labelled, space, 3):
         known.append(ids)
         news = News(payload, np.empty(0, np.int64))
         bounds = candidates.each(_cover, step, news, weighted)

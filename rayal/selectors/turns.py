@@ -8,7 +8,7 @@ rows that are picked travel.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from rayal.neighbors import assign
 from rayal.selectors.grid import Grid, blocks
 from rayal.selectors.nearest import nearest
 from rayal.types import Candidates, Float64s, Ids, Slice
+
+if TYPE_CHECKING:
+    from rayal.selectors.cells import Clustering
 
 Int64s = npt.NDArray[np.int64]
 
@@ -36,22 +39,21 @@ def take_turns(
     candidates: Candidates,
     labelled: Candidates,
     budget: int,
-    grid: Grid,
-    centroids_KD: Float64s,
+    clustering: Clustering,
     by_score: bool,
     smallest_first: bool,
     first_step: int,
 ) -> Iterator[Turn]:
     """Gives min(budget, M) picks, turn by turn, and within a turn by the clusters' sizes.
 
-    A row belongs to its nearest centroid. Inside a cluster the best scores go first, or the rows
+    `clustering` says where rows belong. Inside a cluster the best scores go first, or the rows
     nearest to the centroid; ties go to the smallest id, ties of size to the lowest cluster. A
     cluster with t labelled or pending rows joins at turn t. O(M K D) time; 16 bytes a row stay in
     the slices, and budget x S small tuples travel.
     """
-    sizes_K = np.sum(candidates.each(_settle, first_step, grid, centroids_KD, by_score), axis=0)
+    sizes_K = np.sum(candidates.each(_settle, first_step, clustering, by_score), axis=0)
     drawn_K = np.zeros_like(sizes_K)
-    for counts_K in labelled.each(_count, first_step, grid, centroids_KD):
+    for counts_K in labelled.each(_count, first_step, clustering):
         drawn_K += counts_K
     by_size = np.lexsort((np.arange(len(sizes_K)), sizes_K if smallest_first else -sizes_K))
     quotas_K = fill(sizes_K, drawn_K, by_size, budget)
@@ -69,7 +71,7 @@ def take_turns(
     for j in np.lexsort((rank_of_cluster[clusters[order]], turns)):
         row, cluster = order[j], int(clusters[order[j]])
         named = int(ids[row]), float(scores[row]), float(values[row])
-        yield Turn(*named, cluster, int(turns[j]), int(sizes_K[cluster]))
+        yield Turn(*named, clustering.name(cluster), int(turns[j]), int(sizes_K[cluster]))
 
 
 def fill(sizes_K: Int64s, drawn_K: Int64s, order_K: npt.NDArray[np.intp], budget: int) -> Int64s:
@@ -92,18 +94,25 @@ def fill(sizes_K: Int64s, drawn_K: Int64s, order_K: npt.NDArray[np.intp], budget
     return quotas_K
 
 
-def _settle(part: Slice, step: int, grid: Grid, centroids_KD: Float64s, by_score: bool) -> Int64s:
-    clusters_M, squared_M = _assign(part, grid, centroids_KD)
+def _settle(part: Slice, step: int, clustering: Clustering, by_score: bool) -> Int64s:
+    clusters_M, squared_M = clustering.of(part)
     part.cache["cluster"] = clusters_M
     part.cache["value"] = part.scores if by_score else -squared_M
-    return np.bincount(clusters_M, minlength=len(centroids_KD))
+    return np.bincount(clusters_M, minlength=clustering.number)
 
 
-def _count(part: Slice, step: int, grid: Grid, centroids_KD: Float64s) -> Int64s:
-    return np.bincount(_assign(part, grid, centroids_KD)[0], minlength=len(centroids_KD))
+def _count(part: Slice, step: int, clustering: Clustering) -> Int64s:
+    clusters_M, _ = clustering.of(part)
+    return np.bincount(clusters_M[clusters_M >= 0], minlength=clustering.number)
 
 
-def _assign(part: Slice, grid: Grid, centroids_KD: Float64s) -> tuple[Int64s, Float64s]:
+def count_clusters(part: Slice, step: int, grid: Grid, centroids_KD: Float64s) -> Int64s:
+    """Asks a slice how many of its rows each cluster has."""
+    return np.bincount(clusters_of(part, grid, centroids_KD)[0], minlength=len(centroids_KD))
+
+
+def clusters_of(part: Slice, grid: Grid, centroids_KD: Float64s) -> tuple[Int64s, Float64s]:
+    """Gives (m,) a slice's nearest centroids and (m,) squared distances to them in grid units."""
     clusters_M, squared_M = np.empty(len(part), np.int64), np.empty(len(part))
     width = max(centroids_KD.shape) if grid.fine else centroids_KD.shape[1]
     for lo, hi in blocks(len(part), width):

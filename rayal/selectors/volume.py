@@ -165,8 +165,17 @@ class VolumePool:
         self._is_fresh = False
         return Spanned(int(self.ids[at]), float(self.scores[at]), self._gain)
 
-    def news(self) -> Inverse:
+    def close(self, rows: np.ndarray) -> None:
+        """Lowers the gains of rows for good."""
+        self.bounds[rows] = TAKEN
+        at = np.searchsorted(self._inner, rows)
+        at, rows = at[at < len(self._inner)], rows[at < len(self._inner)]
+        self._volumes[at[self._inner[at] == rows]] = TAKEN
+
+    def news(self) -> Inverse | None:
         """Gives the inverse after the picks."""
+        if not self._taken:
+            return None
         return Inverse(self.inverse_DD, self.ids[np.array(self._taken)])
 
     def _open_inner(self, size: int = _INNER) -> None:

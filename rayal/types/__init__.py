@@ -15,8 +15,10 @@ from rayal.types.names import (
     Label,
     Needs,
     Scores,
+    num_top,
     source_of,
     tags_of,
+    top_of_probs,
 )
 from rayal.types.parts import (
     Capabilities,
@@ -24,6 +26,7 @@ from rayal.types.parts import (
     Labeler,
     Predictor,
     Progress,
+    Restriction,
     Scorer,
     Selector,
     StoppingRule,
@@ -43,7 +46,16 @@ from rayal.types.records import (
     from_record,
     to_record,
 )
-from rayal.types.rows import DETAILS, NO_ID, PICK_COLUMNS, Candidates, Outputs, Picks, Slice
+from rayal.types.rows import (
+    DETAILS,
+    NO_ID,
+    PICK_COLUMNS,
+    Allowed,
+    Candidates,
+    Outputs,
+    Picks,
+    Slice,
+)
 from rayal.types.vocabulary import Vocabulary
 
 __all__ = [
@@ -53,6 +65,7 @@ __all__ = [
     "PICK_COLUMNS",
     "PREDICTED_CLASS",
     "Ack",
+    "Allowed",
     "Batch",
     "Candidates",
     "Capabilities",
@@ -72,6 +85,7 @@ __all__ = [
     "Predictor",
     "Progress",
     "Record",
+    "Restriction",
     "Scorer",
     "Scores",
     "Selector",
@@ -83,7 +97,9 @@ __all__ = [
     "Trainer",
     "Vocabulary",
     "from_record",
+    "num_top",
     "source_of",
     "tags_of",
     "to_record",
+    "top_of_probs",
 ]

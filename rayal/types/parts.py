@@ -15,7 +15,7 @@ from rayal.types.records import (
     Status,
     TestResult,
 )
-from rayal.types.rows import Candidates, Outputs, Picks
+from rayal.types.rows import Allowed, Candidates, Outputs, Picks
 from rayal.types.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Predictor(Protocol):
     @property
     def batch_rows(self) -> int: ...
     @property
-    def num_threads(self) -> int: ...
+    def num_threads(self) -> int: ...  # of every math library; 0: as the process has them
 
     def columns(self) -> tuple[str, ...]:
         """The payload columns that `encode` reads."""
@@ -121,6 +121,20 @@ class Capabilities:
     family: Literal["key", "tag", "path", "none"]
     max_rows_per_chunk: int = 5_000
     in_doubt_s: float = 0.0
+
+
+class Restriction(Protocol):
+    """Which rows of the pool are scored at all."""
+
+    @property
+    def needs(self) -> Needs: ...  # columns of the pool: outputs come with the score
+
+    def restrict(
+        self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys
+    ) -> Allowed:
+        """Gives the rows that may be scored, as many as the budget or all; labelled and pending
+        rows, which are among no candidates, are none of them."""
+        ...
 
 
 class Labeler(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from rayal.errors import NeedsError
-from rayal.types.names import PREDICTED_CLASS, Float64s, Ids
+from rayal.types.names import PREDICTED_CLASS, Float64s, Ids, num_top
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 NO_ID = -(2**63)  # an int64 detail that a pick does not have
 
-# What a method may say of each pick beside its key: int64, NO_ID for none, or float64, NaN for none.
+# What a method may say of each pick beside its key: int64, NO_ID for none, or float64, NaN for
+# none.
 DETAILS = (
     "cluster",
     "labelled_distance",  # to the nearest labelled or pending row
@@ -50,6 +51,8 @@ class Outputs:
     rejected: torch.Tensor | None = None  # (N,) bool
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        if (number := num_top(name)) is not None and name not in self.arrays:
+            return _top_of(self["probs"], number)
         if name == PREDICTED_CLASS and name not in self.arrays:
             return self.likeliest[1]
         if name not in self.arrays:
@@ -85,6 +88,15 @@ class Outputs:
     @property
     def grads(self) -> torch.Tensor:
         return self["grads"]
+
+
+def _top_of(probs_NC: torch.Tensor, number: int) -> torch.Tensor:
+    """Gives (N, 2 m) the m likeliest classes and their probabilities; of equals the lowest."""
+    import torch
+
+    order = torch.sort(probs_NC, dim=1, descending=True, stable=True)
+    top = order.values[:, :number], order.indices[:, :number].to(probs_NC.dtype)
+    return torch.cat([top[1], top[0]], dim=1)
 
 
 @dataclass
@@ -158,8 +170,12 @@ class Picks:
 
     def first(self, budget: int) -> Picks:
         """Gives the first picks."""
-        arrays = (self.ids, self.scores, self.keys, self.probabilities)
-        details = {name: values[:budget] for name, values in self.details.items()}
-        ids, scores, keys, probabilities = (array[:budget] for array in arrays)
-        reasons = self.reasons[:budget]
-        return Picks(ids, scores, keys, probabilities, reasons, details, self.note)
+        return Picks(
+            self.ids[:budget],
+            self.scores[:budget],
+            self.keys[:budget],
+            self.probabilities[:budget],
+            self.reasons[:budget],
+            {name: values[:budget] for name, values in self.details.items()},
+            self.note,
+        )

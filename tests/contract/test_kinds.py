@@ -10,7 +10,8 @@ from runs import FOR_NUMBERS, STRATEGIES
 from rayal.engine.local import LocalEngine
 
 BUDGET = 12
-OF_INPUTS = ("gsx", "k_center", "kmeans", "random")  # look at neither probs nor preds
+# They look at neither probs nor preds.
+OF_INPUTS = ("gsx", "k_center", "kmeans", "lcmd", "random", "typiclust")
 
 
 @pytest.fixture(scope="module")

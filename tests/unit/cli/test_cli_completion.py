@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 from doors import Doors
+from runs import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[3]
+WITH_MA = [f"strategy={name}" for name in STRATEGIES if name.startswith("ma")]
 ASKED = [
-    ("rayal ", "ingest run status export report"),
+    ("rayal ", "ingest run select status export report"),
     ("rayal st", "status"),
     ("rayal x", ""),
     ("/opt/python3/bin/rayal run experiment=dig", "experiment=digits"),
     ("python rayal/cli/main.py run experiment=dig", "experiment=digits"),
-    ("rayal run strategy=ma", "strategy=margin strategy=max_disagreement"),
-    ("rayal run -m seed=0,1 strategy=ba", "strategy=badge strategy=bald"),
+    ("rayal run strategy=ma", " ".join(WITH_MA)),
+    ("rayal run -m seed=0,1 strategy=ma", " ".join(WITH_MA)),
     ("rayal run 'x=[a, b]' vocabulary=n", "vocabulary=number"),
     ("rayal run strategy.sel", "strategy.selector."),
     ("rayal run strategy=power_margin strategy.scorer.be", "strategy.scorer.beta="),
@@ -86,4 +88,4 @@ def test_bash_with_the_script_that_is_installed(tmp_path: Path) -> None:
     assert done.stderr == ""
     command, *offers = done.stdout.splitlines()
     assert command.endswith("-F hydra_bash_completion rayal")
-    assert offers == ["strategy=margin", "strategy=max_disagreement"]
+    assert offers == WITH_MA

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 from slices import cut, labelled, none_labelled
 
-from rayal.errors import ScoringError
+from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys, hash_u64, salt, uniform
 from rayal.selectors.badge import Badge
+from rayal.types import Outputs, top_of_probs
 
 
 def world(seed, num_rows=150, num_known=6, ties=False, width=4, num_classes=3):
@@ -221,3 +223,45 @@ def test_the_probability_is_that_of_the_draw():
         assert np.isnan(picks.probabilities[0])  # picked for its norm, not drawn
         inverse.append(1.0 / picks.probabilities[1])
     assert abs(np.mean(inverse) - 3) < 0.15
+
+
+def test_all_classes_as_the_likeliest_ones_change_no_draw():
+    ids, features, n = world(9, num_rows=300, num_known=5, num_classes=12)
+    outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
+    features[top_of_probs(12)] = outputs[top_of_probs(12)].numpy()
+    whole = Badge().select(*sides(ids, features, n, 3), 80, Keys(1, 0))
+    top = Badge(top_classes=12).select(*sides(ids, features, n, 3), 80, Keys(1, 0))
+    assert (top.ids == whole.ids).all()
+    np.testing.assert_allclose(top.keys, whole.keys, rtol=1e-6)
+
+
+def test_the_likeliest_of_many_classes_are_enough():
+    ids, features, n = world(9, num_rows=300, num_known=5, num_classes=400)
+    outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
+    features[top_of_probs(7)] = outputs[top_of_probs(7)].numpy()
+    features = {name: a for name, a in features.items() if name != "probs"}
+    first = Badge(top_classes=7).select(*sides(ids, features, n), 80, Keys(1, 0))
+    for num_slices, seed in ((3, None), (300, 2)):
+        again = Badge(top_classes=7).select(
+            *sides(ids, features, n, num_slices, seed), 80, Keys(1, 0)
+        )
+        assert (again.ids == first.ids).all()
+        assert again.keys.tobytes() == first.keys.tobytes()
+    classes, probs = features[top_of_probs(7)][:, :7], features[top_of_probs(7)][:, 7:]
+    gradients = np.zeros((len(ids), 400, 4))
+    errors = probs - np.eye(7)[0]
+    rows = np.arange(len(ids))[:, None]
+    gradients[rows, classes.astype(int)] = errors[:, :, None] * features["embeds"][:, None]
+    known = list(range(n, len(ids)))
+    place = {int(i): row for row, i in enumerate(ids)}
+    for pick, key in zip(first.ids.tolist(), first.keys, strict=True):
+        squared = ((gradients[place[pick]] - gradients[known]) ** 2).sum(axis=(1, 2)).min()
+        np.testing.assert_allclose(key, squared, rtol=1e-5, atol=1e-9)
+        known.append(place[pick])
+
+
+def test_top_classes_are_for_rows_of_one_class():
+    with pytest.raises(ConfigError, match="for multi-label rows"):
+        Badge(multilabel=True, top_classes=5)
+    with pytest.raises(ConfigError, match="whole number of at least 1"):
+        Badge(top_classes=0)

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from slices import cut, labelled
+from slices import cut, labelled, none_labelled
 
 from rayal.errors import ScoringError
 from rayal.keys import Keys
 from rayal.neighbors import train_kmeans
+from rayal.selectors import cells
 from rayal.selectors.cluster_margin import ClusterMargin
-from rayal.selectors.grid import Grid
+from rayal.selectors.grid import Grid, fit
 from rayal.selectors.kmeans import KMeans
 from rayal.selectors.sample import keyed_sample
 from rayal.selectors.turns import fill
@@ -160,3 +161,74 @@ def test_fill_is_water_filling(seed):
                     given[k] += 1
             turn += 1
         assert (fill(sizes, drawn, order, budget) == given).all()
+
+
+def test_stored_clusters_take_turns_as_they_are_named():
+    rng = np.random.default_rng(3)
+    ids, scores = rng.permutation(200), rng.random(200)
+    stored = rng.choice([-7, 3, 40, 1_000_000], 200, p=[0.1, 0.2, 0.3, 0.4])
+    known = np.array([3, 3, 77])
+    first = None
+    for num_slices, seed in ((1, None), (3, 1), (250, 2)):
+        held = labelled(np.arange(500, 503), {"cell": known})
+        rows = cut(ids, scores, {"cell": stored}, num_slices, seed)
+        picks = ClusterMargin(clusters="cell").select(rows, held, 60, KEYS)
+        first = picks if first is None else first
+        assert picks.ids.tolist() == first.ids.tolist()
+    sizes = {code: int((stored == code).sum()) for code in np.unique(stored)}
+    best = {
+        c: [i for _, i in sorted(zip(-scores[stored == c], ids[stored == c], strict=True))]
+        for c in sizes
+    }
+    expected, turn = [], 0
+    while len(expected) < 60:  # a cluster with two labelled rows joins in the third turn
+        for code in sorted(sizes, key=lambda one: sizes[one]):
+            place = turn - (2 if code == 3 else 0)
+            if 0 <= place < sizes[code] and len(expected) < 60:
+                expected.append(best[code][place])
+        turn += 1
+    assert first.ids.tolist() == expected
+    assert set(first.details["cluster"].tolist()) == {-7, 3, 40, 1_000_000}
+    assert first.note == "4 clusters of 'cell'"
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [(np.array([0.0, 1.5, 2.0]), "sample_id 1 is 1.5"), (np.zeros((3, 2)), "2 numbers a row")],
+)
+def test_clusters_are_named_by_whole_numbers(column, said):
+    rows = cut(np.arange(3), features={"cell": column})
+    with pytest.raises(ScoringError, match=said):
+        ClusterMargin(clusters="cell").select(rows, none_labelled(cell=column), 2, KEYS)
+
+
+def test_two_levels_of_cells_are_nearly_as_good_as_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    centers = 20 * rng.standard_normal((60, 4))
+    x = (centers[rng.integers(0, 60, 3000)] + rng.standard_normal((3000, 4))).astype(np.float32)
+    found = {}
+    for most in (100_000, 50):
+        monkeypatch.setattr(cells, "MOST_FLAT", most)
+        for num_slices, seed in ((1, None), (5, 2)):
+            rows = cut(np.arange(3000), rng.random(3000) * 0, {"embeds": x}, num_slices, seed)
+            (grid,) = fit((Grid("embeds"),), rows, none_labelled(embeds=x))
+            fitted = cells.fit_cells((rows,), grid, 200, 10, 10, KEYS, "kmeans")
+            parts = [(part.ids, *fitted.of(part)) for part in rows.parts]
+            order = np.argsort(np.concatenate([one[0] for one in parts]))
+            clusters = np.concatenate([one[1] for one in parts])[order]
+            squared = np.concatenate([one[2] for one in parts])[order]
+            assert (clusters >= 0).all()
+            found.setdefault(most, (clusters, squared, fitted))
+            assert (found[most][0] == clusters).all()
+            assert (found[most][1] == squared).all()
+    assert isinstance(found[50][2], cells.TwoLevelCells)
+    assert 180 <= found[50][2].number <= 200
+    assert found[50][1].sum() < 1.5 * found[100_000][1].sum()
+    everywhere = ((grid.place(x)[:, None] - found[50][2].centroids_KD) ** 2).sum(axis=2)
+    assert (everywhere.argmin(axis=1) == found[50][0]).mean() > 0.98  # what eight probes miss
+
+
+def test_shares_are_by_largest_remainder():
+    assert cells.shared_out(10, np.array([1, 1, 0, 8])).tolist() == [1, 1, 0, 8]
+    assert cells.shared_out(10, np.array([30, 30, 40])).tolist() == [3, 3, 4]
+    assert cells.shared_out(10, np.array([2, 100])).tolist() == [1, 9]

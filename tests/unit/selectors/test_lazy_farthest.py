@@ -27,7 +27,7 @@ KINDS = ("plain", "duplicates", "lattice", "wild norms", "offset", "one value", 
 def rows_of_kind(kind, rng, n, width):
     x = rng.standard_normal((n, width)).astype(np.float32)
     if kind == "duplicates":
-        x = x[rng.integers(0, max(2, n // 3), n)]
+        x = x[rng.integers(0, max(1, n // 3), n)]
     elif kind == "lattice":
         x = np.round(2 * x)
     elif kind == "wild norms":

@@ -7,15 +7,22 @@ from slices import Slices, cut, labelled
 from rayal.keys import Keys
 from rayal.selectors.badge import Badge
 from rayal.selectors.cluster_margin import ClusterMargin
+from rayal.selectors.direct import Direct
+from rayal.selectors.galaxy import Galaxy
 from rayal.selectors.gsx import GSx
 from rayal.selectors.gsy import GSy
 from rayal.selectors.igs import IGS
 from rayal.selectors.k_center import KCenter
 from rayal.selectors.kmeans import KMeans
+from rayal.selectors.lcmd import LCMD
 from rayal.selectors.top_k import TopK
+from rayal.selectors.typiclust import TypiClust
 from rayal.types import Slice
 
-EVERY = [TopK(), KCenter(), Badge(), ClusterMargin(), KMeans(), GSx(), GSy(), IGS()]
+EVERY = [
+    TopK(), KCenter(), Badge(), ClusterMargin(), KMeans(), GSx(), GSy(), IGS(), LCMD(),
+    Direct(), Direct(0.5), Galaxy(), TypiClust(), TypiClust(max_clusters=2, max_reference=20),
+]  # fmt: skip
 
 
 class Losing(Slices):

@@ -9,15 +9,19 @@ from omegaconf import OmegaConf
 
 from rayal.errors import ConfigError
 from rayal.strategy import Strategy
-from rayal.types import OUTPUTS
+from rayal.types import OUTPUTS, source_of
 
 CONF = Path(__file__).resolve().parents[3] / "conf" / "strategy"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
-FOR_NUMBERS = {"gsy", "igs", "predictive_variance"}
-OF_INPUTS = ("gsx", "igs")
-FOR_ANY = {"gsx", "k_center", "kmeans", "random"}
+FOR_NUMBERS = {"gsy", "igs", "lcmd_grads", "predictive_variance"}
+OF_INPUTS = ("gsx", "igs", "typiclust")
+FOR_ANY = {"gsx", "k_center", "kmeans", "lcmd", "random", "typiclust"}
 
 
+LIMITED = {
+    "margin_balanced": {"group": "predicted_class", "balance": True},
+    "margin_distinct": {"near": 0.95},
+}
 COLUMN = "embedding"  # what the model reads
 
 
@@ -35,8 +39,10 @@ def test_there_are_strategies():
 def test_every_node_builds(name):
     strategy = build(name)
     assert isinstance(strategy, Strategy)
-    assert set(strategy.needs_of_scorer) | set(strategy.selector.needs) <= {*OUTPUTS, COLUMN}
-    assert strategy.keep(10) == (None if strategy.scorer is None else 100_000)
+    needs = {source_of(need) for need in (*strategy.needs_of_scorer, *strategy.selector.needs)}
+    assert needs <= {*OUTPUTS, COLUMN}
+    wants_all = strategy.scorer is None or name == "margin_balanced"
+    assert strategy.keep(10) == (None if wants_all else 100_000)
 
 
 @pytest.mark.parametrize("kind", ["class", "multilabel", "number"])
@@ -65,9 +71,26 @@ def test_what_a_selector_may_be_told_is_listed_with_its_default(name):
     if name in OF_INPUTS:
         assert node.pop("feature") == "${model.transform.column}"
         assert defaults.pop("feature") == "embeds"
+    if name == "lcmd_grads":
+        assert (node.pop("feature"), defaults.pop("feature")) == ("grads", "embeds")
+    if name in LIMITED:
+        limits = node.pop("limits")
+        assert defaults.pop("limits") is None
+        parameters = inspect.signature(get_class(limits.pop("_target_"))).parameters
+        plain = {key: one.default for key, one in parameters.items()}
+        assert limits == {**plain, **LIMITED[name]}
     assert node == defaults
 
 
+def test_what_a_restriction_may_be_told_is_listed_with_its_default():
+    node = yaml.safe_load((CONF / "seals.yaml").read_text())["restriction"]
+    parameters = inspect.signature(get_class(node.pop("_target_"))).parameters
+    assert node.pop("feature") == "${model.transform.column}"
+    assert node == {key: one.default for key, one in parameters.items() if key != "feature"}
+    assert build("seals").needs_of_restriction == (COLUMN,)
+    assert build("margin").needs_of_restriction == ()
+
+
 @pytest.mark.parametrize("name", OF_INPUTS)
-def test_greedy_sampling_looks_at_the_inputs(name):
+def test_strategies_of_inputs_look_at_them(name):
     assert build(name).selector.needs[0] == COLUMN

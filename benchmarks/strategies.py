@@ -1,0 +1,193 @@
+"""Which strategy when: accuracy for labels on real data, by `rayal.select` and a model of one's own.
+
+    python benchmarks/strategies.py [--quick] [--seeds N] [--only NAME ...]
+
+Digits (1,797 images of 8 x 8, scikit-learn) with a logistic regression, retrained from zero each
+round. Cases: a first batch without a model, small batches, large batches, rare classes (five of the
+ten kept at 4 %, mean accuracy over classes), rows that are each there four times (a pool with
+duplicates), and regression (diabetes, 442 rows, scikit-learn: ridge, root mean squared error).
+Means over seeds with the standard error of the difference from random; what is worse than random by
+more than two of them is marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import rayal
+from rayal.errors import RayalError
+
+CLASSES = (
+    "random", "entropy", "margin", "power_margin", "cluster_margin", "margin_balanced", "k_center",
+    "k_center_weighted", "kmeans", "kmeans_pp", "typiclust", "badge", "max_herding", "u_herding",
+    "prob_cover", "facility_location", "log_det", "pairwise", "direct", "galaxy",
+)  # fmt: skip
+NO_MODEL = (
+    "random", "k_center", "kmeans", "kmeans_pp", "typiclust", "max_herding", "prob_cover",
+    "facility_location", "log_det",
+)  # fmt: skip
+NUMBERS = ("random", "k_center", "kmeans", "max_herding", "log_det", "gsx", "gsy", "igs", "lcmd")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of labelling one pool."""
+
+    name: str
+    strategies: tuple[str, ...]
+    rounds: tuple[int, ...]  # labels a round; the first is random, unless it is the only one
+    rare: bool = False
+    copies: int = 1
+    regression: bool = False
+
+
+CASES = (
+    Case("a first batch of 20, no model", NO_MODEL, (20,)),
+    Case("small batches, 20 + 5 x 10", CLASSES, (20, 10, 10, 10, 10, 10)),
+    Case("large batches, 100 + 2 x 200", CLASSES, (100, 200, 200)),
+    Case("rare classes, 50 + 4 x 25", CLASSES, (50, 25, 25, 25, 25), rare=True),
+    Case("each row four times, 50 + 3 x 50", CLASSES, (50, 50, 50, 50), copies=4),
+    Case("regression, 20 + 4 x 10", NUMBERS, (20, 10, 10, 10, 10), regression=True),
+)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A pool and a test split."""
+
+    x: np.ndarray
+    y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+def split(case: Case, seed: int) -> Data:
+    """Gives the case's pool, another split for each seed."""
+    from sklearn.datasets import load_diabetes, load_digits
+
+    rng = np.random.default_rng(seed)
+    loaded = load_diabetes() if case.regression else load_digits()
+    x, y = loaded.data.astype(np.float32), loaded.target
+    x = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1).astype(np.float32)
+    order = rng.permutation(len(x))
+    test, pool = order[: len(x) // 3], order[len(x) // 3 :]
+    if case.rare:
+        pool = pool[(y[pool] < 5) | (rng.random(len(pool)) < 0.04)]
+    pool = rng.permutation(np.repeat(pool, case.copies))
+    return Data(x[pool], y[pool], x[test], y[test])
+
+
+def run(case: Case, strategy: str, data: Data, seed: int) -> tuple[float, float]:
+    """Gives the test score after the last round, and the seconds of selection a round."""
+    rng = np.random.default_rng(1_000 + seed)
+    ids, taken, seconds = np.arange(len(data.x)), np.empty(0, np.int64), 0.0
+    model = None
+    for turn, budget in enumerate(case.rounds):
+        if turn == 0 and len(case.rounds) > 1:
+            picked = rng.choice(ids, budget, replace=False)
+        else:
+            outputs = {"sample_id": ids, "embedding": data.x, **said(case, model, data.x)}
+            labelled = {"sample_id": taken, "label": data.y[taken].astype(float)}
+            if not case.regression:
+                labelled["label"] = data.y[taken]
+            started = time.process_time()
+            batch = rayal.select(
+                outputs,
+                strategy=strategy,
+                budget=budget,
+                seed=seed,
+                round=turn,
+                labelled=labelled if len(taken) else None,
+                kind="number" if case.regression else "class",
+            )
+            seconds += time.process_time() - started
+            picked = batch["sample_id"].to_numpy()
+        taken = np.concatenate([taken, picked])
+        model = fit(case, data.x[taken], data.y[taken])
+    return score(case, model, data), seconds / len(case.rounds)
+
+
+def fit(case: Case, x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
+    """Gives a model trained from zero."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return (Ridge(alpha=10.0) if case.regression else LogisticRegression(C=0.1)).fit(x, y)
+
+
+def said(case: Case, model, x: np.ndarray) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
+    """Gives what the model says of rows; a class that it never saw has no probability."""
+    if model is None:
+        return {}
+    if case.regression:
+        return {"preds": model.predict(x)[:, None]}
+    probs = np.zeros((len(x), 10), np.float32)
+    probs[:, model.classes_] = model.predict_proba(x)
+    return {"probs": probs}
+
+
+def score(case: Case, model, data: Data) -> float:  # type: ignore[no-untyped-def]
+    """Gives test accuracy, mean accuracy over classes, or the root mean squared error."""
+    said = model.predict(data.test_x)
+    if case.regression:
+        return float(np.sqrt(np.mean((said - data.test_y) ** 2)))
+    if case.rare:
+        return float(np.mean([(said == c)[data.test_y == c].mean() for c in range(10)]))
+    return float((said == data.test_y).mean())
+
+
+def report(case: Case, seeds: int, only: Sequence[str], say: Callable[[str], None]) -> None:
+    """Prints a case's table, best first."""
+    data = [split(case, seed) for seed in range(seeds)]
+    found: dict[str, tuple[np.ndarray, float]] = {}
+    for strategy in case.strategies:
+        if only and strategy not in only and strategy != "random":
+            continue
+        try:
+            runs = [run(case, strategy, one, seed) for seed, one in enumerate(data)]
+        except RayalError as error:
+            say(f"  {strategy:18} cannot: {error}")
+            continue
+        found[strategy] = np.array([one[0] for one in runs]), float(np.mean([s for _, s in runs]))
+    random = found["random"][0]
+    sign = -1.0 if case.regression else 1.0
+    what = "RMSE, lower is better" if case.regression else "accuracy"
+    say(f"\n{case.name} ({what}, {seeds} seeds)")
+    say(f"  {'strategy':18} {'mean':>7} {'beside random':>15} {'select s':>9}")
+    for strategy in sorted(found, key=lambda one: -sign * found[one][0].mean()):
+        values, seconds = found[strategy]
+        gap = values - random
+        error = gap.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else float("nan")
+        worse = "  worse" if sign * gap.mean() < -2 * error else ""
+        beside = f"{gap.mean():+.4f} ± {error:.4f}"
+        say(f"  {strategy:18} {values.mean():7.4f} {beside:>15} {seconds:9.3f}{worse}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="3 seeds, three of the cases")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--only", nargs="*", default=[], help="strategies beside random")
+    words = parser.parse_args()
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    seeds = 3 if words.quick else words.seeds
+    cases = (CASES[0], CASES[3], CASES[5]) if words.quick else CASES
+    print(f"{Path(__file__).name}: rayal {rayal.__version__}")
+    for case in cases:
+        report(case, seeds, words.only, lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Greedy methods within limits, against the plain greedy that looks at every open row."""
+
+import numpy as np
+import pytest
+from slices import cut, labelled, none_labelled
+
+from rayal.errors import ConfigError
+from rayal.journal import Journal
+from rayal.keys import Keys
+from rayal.selectors.badge import Badge
+from rayal.selectors.coverage import Coverage
+from rayal.selectors.k_center import KCenter
+from rayal.selectors.kmeans_pp import KMeansPP
+from rayal.selectors.limits import Limits
+from rayal.selectors.log_det import LogDet
+from rayal.selectors.pairwise import Pairwise
+from rayal.types import tags_of
+
+KEYS = Keys(0, 1)
+
+
+class World:
+    def __init__(self, seed=0, n=300, num_known=5):
+        rng = np.random.default_rng(seed)
+        self.x = rng.standard_normal((n + num_known, 5)).astype(np.float32)
+        twins = rng.choice(n, 60, replace=False)
+        self.x[twins[:30]] = self.x[twins[30:]] + 1e-4 * rng.standard_normal((30, 5))
+        self.group = rng.integers(0, 4, n + num_known)
+        self.cost = rng.integers(1, 9, n + num_known)
+        self.scores = rng.random(n)
+        self.ids = rng.permutation(3 * (n + num_known))[: n + num_known]
+        self.n = n
+
+    def sides(self, num_slices=1, seed=None):
+        probs = np.exp(self.x[:, :3])
+        probs /= probs.sum(axis=1, keepdims=True)
+        every = {"embeds": self.x, "probs": probs, tags_of("group"): self.group, "cost": self.cost}
+        mine = {name: a[: self.n] for name, a in every.items()}
+        known = {name: a[self.n :] for name, a in every.items()}
+        rows = cut(self.ids[: self.n], self.scores, mine, num_slices, seed)
+        if self.n == len(self.ids):
+            return rows, none_labelled(**every)
+        return rows, labelled(self.ids[self.n :], known)
+
+
+def k_center_by_hand(world, budget, quota=None, max_cost=None, near=None):
+    """The farthest open row, every time."""
+    x, ids = world.x.astype(float), world.ids
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    known = list(range(world.n, len(ids)))
+    picked, counts, spent = [], {}, 0
+    while len(picked) < budget:
+        far = ((x[: world.n, None] - x[None, known + picked]) ** 2).sum(axis=2)
+        gains = far.min(axis=1) if known + picked else ((x - x.mean(axis=0)) ** 2).sum(axis=1)
+        is_open = np.ones(world.n, bool)
+        is_open[picked] = False
+        if quota is not None:
+            is_open &= np.array([counts.get(int(g), 0) < quota for g in world.group[: world.n]])
+        if max_cost is not None:
+            is_open &= world.cost[: world.n] <= max_cost - spent
+        if near is not None and known + picked:
+            is_open &= (unit[: world.n] @ unit[known + picked].T).max(axis=1) <= near
+        if not is_open.any():
+            break
+        row = max(np.flatnonzero(is_open), key=lambda one: (gains[one], -ids[one]))
+        picked.append(int(row))
+        counts[int(world.group[row])] = counts.get(int(world.group[row]), 0) + 1
+        spent += int(world.cost[row])
+    return ids[picked].tolist()
+
+
+LIMITS = [
+    ({"quota": 20}, Limits(group="group", quota=20)),
+    ({"max_cost": 130}, Limits(cost="cost", max_cost=130)),
+    ({"near": 0.9}, Limits(near=0.9)),
+    (
+        {"quota": 30, "max_cost": 250, "near": 0.95},
+        Limits(group="group", quota=30, cost="cost", max_cost=250, near=0.95),
+    ),
+]
+
+
+@pytest.mark.parametrize(("hand", "limits"), LIMITS, ids=[str(one[0]) for one in LIMITS])
+@pytest.mark.parametrize("num_known", [0, 5])
+def test_k_center_is_the_plain_greedy_within_limits(hand, limits, num_known):
+    for seed in range(2):
+        world = World(seed, num_known=num_known)
+        selector = KCenter(precision="float", limits=limits)
+        for num_slices in (1, 4):
+            picks = selector.select(*world.sides(num_slices, 1), 90, KEYS)
+            assert picks.ids.tolist() == k_center_by_hand(world, 90, **hand)
+
+
+GREEDY = [KCenter, LogDet, Coverage, Pairwise]
+METHODS = [*GREEDY, Badge, KMeansPP]
+EVERY = Limits(group="group", quota=12, cost="cost", max_cost=170, near=0.97)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_limits_hold_for_every_slicing(method):
+    world = World(4)
+    arguments = {"num_references": 100} if method is Coverage else {}
+    selector = method(limits=EVERY, **arguments)
+    first = selector.select(*world.sides(), 60, KEYS)
+    place = {int(i): row for row, i in enumerate(world.ids)}
+    rows = [place[i] for i in first.ids.tolist()]
+    assert np.bincount(world.group[rows]).max() <= 12
+    assert world.cost[rows].sum() <= 170
+    unit = world.x.astype(float) / np.linalg.norm(world.x.astype(float), axis=1, keepdims=True)
+    there = unit[rows + list(range(world.n, len(world.ids)))]
+    cosines = there[: len(rows)] @ there.T
+    assert (cosines - np.eye(len(rows), len(there))).max() <= 0.97
+    for num_slices, seed in ((3, None), (7, 2), (300, 3)):
+        again = selector.select(*world.sides(num_slices, seed), 60, KEYS)
+        assert again.ids.tolist() == first.ids.tolist()
+        assert again.reasons == first.reasons
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_wide_limits_change_no_pick(method):
+    world = World(5)
+    wide = Limits(group="group", quota=1000, cost="cost", max_cost=10**6, near=1 - 1e-13)
+    arguments = {"num_references": 100} if method is Coverage else {"precision": "float"}
+    arguments = {} if method in (LogDet, Badge) else arguments
+    plain = method(**arguments).select(*world.sides(2), 70, KEYS)
+    within = method(limits=wide, **arguments).select(*world.sides(2), 70, KEYS)
+    assert within.ids.tolist() == plain.ids.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_goes_on_from_the_journal(method, tmp_path):
+    world = World(6)
+    arguments = {"num_references": 100} if method is Coverage else {}
+    selector = method(limits=EVERY, **arguments)
+    rows, held = world.sides(3)
+    steady = selector.select(rows, held, 50, KEYS)
+    rows, held = world.sides(3)
+    rows.journal = Journal(tmp_path / "picks.jsonl")
+    selector.select(rows, held, 50, KEYS)
+    lines = rows.journal.path.read_text().splitlines(keepends=True)
+    rows.journal.path.write_text("".join(lines[: max(2, len(lines) // 2)]))
+    rows, held = world.sides(3)
+    rows.journal = Journal(tmp_path / "picks.jsonl")
+    again = selector.select(rows, held, 50, KEYS)
+    assert again.ids.tolist() == steady.ids.tolist()
+    assert again.reasons == steady.reasons
+
+
+def test_quotas_that_cannot_be_met_are_said():
+    world = World(7)
+    limits = Limits(group="group", least={9: 5})
+    with pytest.raises(ConfigError, match="limits"):
+        KCenter(limits=limits).select(*world.sides(2), 60, KEYS)
+    few = KCenter(limits=Limits(group="group", quota=2)).select(*world.sides(2), 60, KEYS)
+    assert len(few.ids) == 8
+    assert "limits left 8 of 60 rows to pick" in few.note
