@@ -33,7 +33,7 @@ def coverage_lines(quick: bool) -> Iterator[Line]:
         references_RD = measured_ND[_references(num_rows)]
         length_squared = _length_squared(references_RD)
         similar_NR = similarities(measured_ND, references_RD, length_squared)
-        plain, plain_s, how = whole(lambda b, k=similar_NR: coverage(k, b), budget, timed)
+        plain, plain_s, how = whole(lambda k=similar_NR: coverage(k), budget, timed)
         del similar_NR
         ratio = plain_s / ours_s
         identical, is_same = agreement(picks.ids.tolist(), plain)
@@ -72,7 +72,7 @@ def log_det_lines(quick: bool) -> Iterator[Line]:
         assert sample is not None
         ridge = float(np.square(sample[0].astype(np.float64)).sum(axis=1).mean())
         ridge /= rows_ND.shape[1]
-        plain, plain_s, how = whole(lambda b, x=rows_ND, r=ridge: log_det(x, r, b), budget, timed)
+        plain, plain_s, how = whole(lambda x=rows_ND, r=ridge: log_det(x, r), budget, timed)
         ratio = plain_s / ours_s
         identical, is_same = agreement(picks.ids.tolist(), plain)
         goals = [Goal("identical", is_same)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -89,12 +90,12 @@ def small_batch(quick: bool) -> Iterator[Line]:
             for _ in range(3 if quick else 5):
                 candidates, none = cut(features), none_labelled(features)
                 picks, ours_s = _select(KCenter(), candidates, none, budget)
-                _, plain_s = cpu_seconds(lambda b=budget, r=rows_ND: farthest(r, b))
-                taken.append((ours_s, plain_s))
+                plain = whole(lambda r=rows_ND: farthest(r), budget, budget)
+                taken.append((ours_s, plain.seconds))
             ours_s, plain_s = (statistics.median(side) for side in zip(*taken, strict=True))
             ratio = statistics.median(ours / plain for ours, plain in taken)
-            plain_picks = farthest(rows_ND.astype(np.float64), budget, int(picks.ids[0]))
-            identical, is_same = agreement(picks.ids.tolist(), plain_picks)
+            in_float64 = farthest(rows_ND.astype(np.float64), int(picks.ids[0]))
+            identical, is_same = agreement(picks.ids.tolist(), itertools.islice(in_float64, budget))
             yield Line(
                 "k-center, small batch: ours/plain",
                 kind,
@@ -125,7 +126,7 @@ def _beside_loop(
     picks, ours_s = _select(KCenter(), candidates, none, budget)
     codes_ND = codes_of(candidates, none, budget)
     first = int(picks.ids[0])
-    plain, plain_s, how = whole(lambda b: farthest(codes_ND, b, first), budget, timed)
+    plain, plain_s, how = whole(lambda: farthest(codes_ND, first), budget, timed)
     identical, is_same = agreement(picks.ids.tolist(), plain)
     evaluations = said(picks.note, "evaluations") / (len(rows_ND) * budget)
     rounds = said(picks.note, "rounds")
@@ -161,9 +162,9 @@ def _in_floats(kind: str, rows_ND: np.ndarray, budget: int) -> Line:
     candidates, none = cut(features), none_labelled(features)
     picks, ours_s = _select(KCenter(precision="float"), candidates, none, budget)
     first = int(picks.ids[0])
-    _, plain_s, how = whole(lambda b: farthest(rows_ND, b, first), budget, 100)
-    plain = farthest(rows_ND.astype(np.float64), _TEXTBOOK, first)
-    identical, is_same = agreement(picks.ids.tolist(), plain)
+    _, plain_s, how = whole(lambda: farthest(rows_ND, first), budget, 100)
+    in_float64 = farthest(rows_ND.astype(np.float64), first)
+    identical, is_same = agreement(picks.ids.tolist(), itertools.islice(in_float64, _TEXTBOOK))
     return Line(
         "k-center, precision: float",
         kind,
@@ -204,7 +205,8 @@ def _cut_otherwise(kind: str, rows_ND: np.ndarray, budget: int) -> Iterator[Line
         if not expected:
             expected = picks.ids.tolist()
             codes_ND = codes_of(candidates, none, budget)
-            identical, is_same = agreement(expected, farthest(codes_ND, 500, expected[0]))
+            plain = itertools.islice(farthest(codes_ND, expected[0]), 500)
+            identical, is_same = agreement(expected, plain)
         else:
             identical, is_same = agreement(picks.ids.tolist(), expected)
         yield Line(
@@ -247,7 +249,7 @@ def _fuzz(num_cases: int) -> Line:
                 if in_codes:
                     space = _space(candidates, known, budget, method.precision)
                     rows, others = space.encode(rows_ND), space.encode(known_LD)
-                expected = textbook(rows, others, budget, first)
+                expected = list(itertools.islice(textbook(rows, others, first), budget))
             wrong += found != expected
     return Line(
         f"fuzz, {num_runs:,} runs: wrong",

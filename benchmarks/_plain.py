@@ -2,12 +2,12 @@
 
 They are what benchmarks/select.py measures rayal beside, and what its picks must equal. Products
 are torch's on one thread, the rest is NumPy in place; norms are made once. Where two rows are
-equally good the first is picked.
+equally good the first is picked. A loop yields picks for as long as it is asked for more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +24,8 @@ class Gradients(NamedTuple):
     num_bytes: int  # that a pick passes over
 
 
-def farthest(rows_ND: Array, budget: int, first: int | None = None) -> list[int]:
-    """Gives picks of k-center, each the farthest from those before; in the rows' own precision.
+def farthest(rows_ND: Array, first: int | None = None) -> Iterator[int]:
+    """Yields picks of k-center, each the farthest from those before; in the rows' own precision.
     Without a first one it is the row farthest from the mean."""
     rows = torch.from_numpy(rows_ND)
     norms_N = np.einsum("nd,nd->n", rows_ND, rows_ND)
@@ -42,20 +42,19 @@ def farthest(rows_ND: Array, budget: int, first: int | None = None) -> list[int]
         measure(rows.mean(dim=0))
         first = int(squared_N.argmax())
     nearest_N = np.full(len(rows), np.inf, rows_ND.dtype)
-    picks = [first]
-    while len(picks) < budget:
-        measure(rows[picks[-1]])
+    at = first
+    while True:
+        yield at
+        measure(rows[at])
         np.minimum(nearest_N, squared_N, out=nearest_N)
-        nearest_N[picks[-1]] = -np.inf
-        picks.append(int(nearest_N.argmax()))
-    return picks
+        nearest_N[at] = -np.inf
+        at = int(nearest_N.argmax())
 
 
-def textbook(rows_ND: Array, known_LD: Array, budget: int, first: int | None = None) -> list[int]:
-    """Gives picks of k-center by float64 differences, from labelled rows or from a first pick."""
+def textbook(rows_ND: Array, known_LD: Array, first: int | None = None) -> Iterator[int]:
+    """Yields picks of k-center by float64 differences, from labelled rows or from a first pick."""
     rows_ND = rows_ND.astype(np.float64)
     nearest_N = np.full(len(rows_ND), np.inf)
-    picks: list[int] = []
 
     def cover(center_D: Array) -> None:
         apart_ND = rows_ND - center_D
@@ -63,32 +62,29 @@ def textbook(rows_ND: Array, known_LD: Array, budget: int, first: int | None = N
 
     for center_D in known_LD.astype(np.float64):
         cover(center_D)
-    while len(picks) < budget:
-        at = first if first is not None and not picks else int(nearest_N.argmax())
-        picks.append(at)
+    at = int(nearest_N.argmax()) if first is None else first
+    while True:
+        yield at
         cover(rows_ND[at])
-        nearest_N[picks] = -np.inf
-    return picks
+        nearest_N[at] = -np.inf
+        at = int(nearest_N.argmax())
 
 
-def d_squared(
-    to_row: Callable[[int], Array], first: int, uniforms_B: Array
-) -> tuple[list[int], Array]:
-    """Gives picks drawn in proportion to the squared distance to the nearest one before, and (N,)
-    those distances after all of them. One uniform number a pick, the first not used."""
-    nearest_N = np.maximum(to_row(first), 0.0)
-    nearest_N[first] = 0.0
-    picks = [first]
-    for luck in uniforms_B[1:]:
-        sums_N = np.cumsum(nearest_N, dtype=np.float64)
-        at = int(np.searchsorted(sums_N, luck * sums_N[-1], side="right"))
-        at = min(at, len(sums_N) - 1)
-        picks.append(at)
+def d_squared(to_row: Callable[[int], Array], first: int, seed: int) -> Iterator[int]:
+    """Yields picks drawn in proportion to the squared distance to the nearest one before. One
+    uniform number a pick: what gives the same distances picks the same rows."""
+    rng = np.random.default_rng(seed)
+    nearest_N = np.full(len(to_row(first)), np.inf)
+    at = first
+    while True:
+        yield at
         squared_N = to_row(at)
         np.maximum(squared_N, 0.0, out=squared_N)
         np.minimum(nearest_N, squared_N, out=nearest_N)
         nearest_N[at] = 0.0
-    return picks, nearest_N
+        sums_N = np.cumsum(nearest_N)
+        at = int(np.searchsorted(sums_N, rng.random() * sums_N[-1], side="right"))
+        at = min(at, len(sums_N) - 1)
 
 
 def rows_apart(rows_ND: Array) -> Callable[[int], Array]:
@@ -148,8 +144,8 @@ def similarities(rows_ND: Array, references_RD: Array, length_squared: float) ->
     return similar.numpy()
 
 
-def coverage(similar_NR: Array, budget: int) -> list[int]:
-    """Gives picks that add most to sum_r max over picks of k(r, x), one pass over the kernel each,
+def coverage(similar_NR: Array) -> Iterator[int]:
+    """Yields picks that add most to sum_r max over picks of k(r, x), one pass over the kernel each,
     128 rows at a time: what they add stays in a cache."""
     similar = torch.from_numpy(similar_NR)
     best_R = torch.zeros(similar.shape[1])
@@ -164,30 +160,27 @@ def coverage(similar_NR: Array, budget: int) -> list[int]:
             torch.mv(room, ones_R, out=gains[lo : lo + len(block)])
         gains[picks] = -1.0
         picks.append(int(gains.numpy().argmax()))
-        if len(picks) == budget:
-            return picks
+        yield picks[-1]
         best_R = torch.maximum(best_R, similar[picks[-1]])
 
 
-def log_det(rows_ND: Array, ridge: float, budget: int) -> list[int]:
-    """Gives picks that add most to log det(ridge I + sum of x x'), in float64: a matrix-vector
+def log_det(rows_ND: Array, ridge: float) -> Iterator[int]:
+    """Yields picks that add most to log det(ridge I + sum of x x'), in float64: a matrix-vector
     product a pick brings x' M^-1 x of all rows up to date."""
     rows = torch.from_numpy(rows_ND.astype(np.float64))
     inverse = torch.eye(rows.shape[1], dtype=torch.float64) / ridge
     volumes_N = (torch.einsum("nd,nd->n", rows, rows) / ridge).numpy()
     dots = torch.empty(len(rows), dtype=torch.float64)
     dots_N = dots.numpy()  # the same memory
-    picks: list[int] = []
     while True:
-        picks.append(int(volumes_N.argmax()))
-        if len(picks) == budget:
-            return picks
-        row = rows[picks[-1]]
+        at = int(volumes_N.argmax())
+        yield at
+        row = rows[at]
         moved = inverse @ row
         stretch = 1.0 + float(row @ moved)
         torch.mv(rows, moved, out=dots)
         np.multiply(dots_N, dots_N, out=dots_N)
         np.multiply(dots_N, 1.0 / stretch, out=dots_N)
         np.subtract(volumes_N, dots_N, out=volumes_N)
-        volumes_N[picks[-1]] = -np.inf
+        volumes_N[at] = -np.inf
         inverse -= torch.outer(moved, moved) / stretch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,19 +27,21 @@ def badge_factors(quick: bool) -> Iterator[Line]:
     for conf in (6.0,) if quick else (2.0, 6.0):
         probs_NC, embeds_ND = softmax_head(num_rows, num_classes, width, conf)
         errors_NC = errors_of(probs_NC)
-        uniforms_B = np.random.default_rng(0).random(budget)
-        first = int(factorised(errors_NC, embeds_ND).norms_N.argmax())
-
-        def loop(made: bool, budget: int) -> tuple[list[int], int]:
-            make = materialised if made else factorised
-            gradients = make(errors_NC, embeds_ND)  # noqa: B023 - called in this turn
-            picks, _ = d_squared(gradients.to_row, first, uniforms_B[:budget])  # noqa: B023
-            return picks, gradients.num_bytes
-
-        (factored, few_bytes), factored_s, _ = whole(lambda b: loop(False, b), budget, budget)
-        (made, many_bytes), made_s, how = whole(lambda b: loop(True, b), budget, timed)
+        few = factorised(errors_NC, embeds_ND)
+        first = int(few.norms_N.argmax())
+        factored, factored_s, _ = whole(
+            lambda e=errors_NC, h=embeds_ND, f=first: d_squared(factorised(e, h).to_row, f, 0),
+            budget,
+            budget,
+        )
+        made, made_s, how = whole(
+            lambda e=errors_NC, h=embeds_ND, f=first: d_squared(materialised(e, h).to_row, f, 0),
+            budget,
+            timed,
+        )
+        many_bytes = num_rows * num_classes * width * errors_NC.itemsize
         identical, is_same = agreement(factored, made)
-        ratio, lighter = made_s / factored_s, many_bytes / few_bytes
+        ratio, lighter = made_s / factored_s, many_bytes / few.num_bytes
         yield Line(
             "BADGE, factorised/materialised",
             f"conf {conf:g}",
@@ -80,13 +83,9 @@ def badge(quick: bool) -> Iterator[Line]:
         probs_NC, embeds_ND = softmax_head(num_rows, num_classes, width, conf)
         picks, ours_s = _badge(probs_NC, embeds_ND, budget)
         errors_NC = errors_of(probs_NC)
-        uniforms_B = np.random.default_rng(0).random(budget)
-        first = int(picks.ids[0])
         _, plain_s, how = whole(
-            lambda b: d_squared(
-                factorised(errors_NC, embeds_ND).to_row,  # noqa: B023 - called in this turn
-                first,  # noqa: B023
-                uniforms_B[:b],  # noqa: B023
+            lambda e=errors_NC, h=embeds_ND, f=int(picks.ids[0]): d_squared(
+                factorised(e, h).to_row, f, 0
             ),
             budget,
             40 if quick else 100,
@@ -120,11 +119,8 @@ def d_squared_rows(quick: bool) -> Iterator[Line]:
         picks, ours_s = cpu_seconds(
             lambda c=candidates, n=none: KMeansPP().select(c, n, budget, Keys(0, 0))
         )
-        uniforms_B = np.random.default_rng(0).random(budget)
         _, plain_s, how = whole(
-            lambda b, r=rows_ND, u=uniforms_B: d_squared(rows_apart(r), 0, u[:b]),
-            budget,
-            40 if quick else 100,
+            lambda r=rows_ND: d_squared(rows_apart(r), 0, 0), budget, 40 if quick else 100
         )
         ratios.append(plain_s / ours_s)
         yield Line(
@@ -168,8 +164,8 @@ def _law(num_seeds: int) -> Line:
         return float(apart_NN[picks.ids].min(axis=0).sum())
 
     def plain(seed: int) -> float:
-        uniforms_B = np.random.default_rng([1, seed]).random(_LAW_PICKS)
-        return float(d_squared(lambda at: apart_NN[at].copy(), first, uniforms_B)[1].sum())
+        picks = itertools.islice(d_squared(lambda at: apart_NN[at].copy(), first, seed), _LAW_PICKS)
+        return float(apart_NN[list(picks)].min(axis=0).sum())
 
     found, ours_s = cpu_seconds(lambda: [ours(seed) for seed in range(num_seeds)])
     expected = [plain(seed) for seed in range(num_seeds)]

@@ -7,11 +7,12 @@ on the wall says little.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -111,6 +112,14 @@ def cpu_seconds(work: Callable[[], T]) -> tuple[T, float]:
     return result, time.process_time() - start
 
 
+class Looped(NamedTuple):
+    """What a plain loop picked and took."""
+
+    picks: list[int]
+    seconds: float
+    how: str  # "full", or how many picks ran
+
+
 class TooLong(Exception):
     """Work that took more CPU seconds than it was given."""
 
@@ -135,16 +144,20 @@ def limit(cpu_s: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def whole(loop: Callable[[int], T], budget: int, timed: int) -> tuple[T, float, str]:
-    """Gives what a plain loop gives after `timed` picks, the seconds that `budget` picks take, and
-    how much of it ran. What it does once before its first pick is not scaled."""
-    if timed >= budget:
-        result, seconds = cpu_seconds(lambda: loop(budget))
-        return result, seconds, "full"
-    _, once_s = cpu_seconds(lambda: loop(1))
-    result, some_s = cpu_seconds(lambda: loop(timed))
-    a_pick_s = (some_s - once_s) / (timed - 1)
-    return result, once_s + a_pick_s * (budget - 1), f"{timed} picks"
+def whole(loop: Callable[[], Iterator[int]], budget: int, timed: int) -> Looped:
+    """Gives the first picks of a plain loop, and the seconds that `budget` of them take. What it
+    does before its first pick is not scaled."""
+    picks: list[int] = []
+
+    def go(num_picks: int) -> None:
+        picks.extend(itertools.islice(running, num_picks))
+
+    timed = min(timed, budget)
+    running, once_s = cpu_seconds(loop)
+    once_s += cpu_seconds(lambda: go(1))[1]
+    some_s = cpu_seconds(lambda: go(timed - 1))[1]
+    how = "full" if timed == budget else f"{timed} picks"
+    return Looped(picks, once_s + some_s * (budget - 1) / max(timed - 1, 1), how)
 
 
 def said(note: str, what: str) -> int:
@@ -153,7 +166,7 @@ def said(note: str, what: str) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def agreement(ours: Sequence[int], plain: Sequence[int]) -> tuple[str, bool]:
+def agreement(ours: Iterable[int], plain: Iterable[int]) -> tuple[str, bool]:
     """Gives how many picks the plain loop confirms, and whether it confirms all that it made."""
     pairs = list(zip(ours, plain, strict=False))
     first = next((at for at, (one, other) in enumerate(pairs) if one != other), len(pairs))

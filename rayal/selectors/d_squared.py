@@ -25,26 +25,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rayal.keys import hash_u64, salt, uniform
-from rayal.selectors.alike import Carried
-from rayal.selectors.lazy import TAKEN
-from rayal.selectors.limits import Limits
-from rayal.selectors.nearest_center import FarthestState, News, rows_of
+from rayal.keys import hash_u64, uniform
+from rayal.selectors.nearest_center import News
 from rayal.selectors.room import Room
-from rayal.selectors.space import Int64s, Payload
+from rayal.selectors.space import Int64s
+from rayal.selectors.stale_weights import (
+    NO_BIN,
+    Measured,
+    gathered,
+    histogram,
+    largest,
+    learn,
+    measure,
+    open_slice,
+    refresh,
+    rows_of_buckets,
+)
 from rayal.selectors.within import LABELLED_STEP, Told, retake
-from rayal.types import Candidates, Float64s, Ids, Slice
+from rayal.types import Candidates, Ids
 
 _WEIGHT_BITS = 60  # all weights together stay below 2^61
-_BUCKETS = salt("rayal", "badge", "buckets")
 _BUCKET_BITS = 6  # a bucket holds about 64 rows, and there are at most 2^20 of them
 _PROPOSALS = 512
 _REFUSED = 8 * _PROPOSALS  # in a row: perhaps no distance is left, and only a refresh can tell
 _HEAVY = 0.98  # of the weight: the rows that a refresh brings up to date
 _GROWTH = 1.5  # of the batch between two refreshes
 _REFRESH_PAYS = 2.0  # a distance of a proposal costs more than one of a refresh, in larger blocks
-_FRACTION_BITS = 4  # a histogram of weights has 16 bins a power of two
-_NO_BIN = 64 << _FRACTION_BITS  # above all bins
 
 
 class Drawn(NamedTuple):
@@ -93,7 +99,7 @@ class DSquared:
         """Opens every slice."""
         rows = self.candidates.num_rows
         bits = min(20, max(1, rows.bit_length() - _BUCKET_BITS))
-        self.ask(_open, self.space, self.num_labelled, bits)
+        self.ask(open_slice, self.space, self.num_labelled, bits)
         if self.room is not None:
             self.room.ask_from(LABELLED_STEP)
             self.tell(Told(None, self.room.gate, np.empty(0, np.int64)))
@@ -101,18 +107,18 @@ class DSquared:
     def tell(self, news: News | Told) -> None:
         """Tells all slices of centers, and of rows that may not be drawn any more."""
         self._told += 1
-        self.ask(_learn, self._told, news, None if self.room is None else self.room.limits)
+        self.ask(learn, self._told, news, None if self.room is None else self.room.limits)
 
     def begin(self) -> None:
         """Sets the unit of weights, once slices know the first centers."""
-        largest = max(self.ask(_largest), default=0.0)
+        highest = max(self.ask(largest), default=0.0)
         room = _WEIGHT_BITS - self.candidates.num_rows.bit_length()
-        self.shift = room - math.frexp(max(largest, 5e-324))[1]
+        self.shift = room - math.frexp(max(highest, 5e-324))[1]
 
     def pick(self, budget: int, keep: Callable[[dict[str, Any]], None]) -> None:
         """Draws until `picked` holds `budget` rows, or no row is left with any distance."""
         if not len(self._sums_K):
-            self.refresh(_NO_BIN, keep)  # weighs rows by the first bounds
+            self.refresh(NO_BIN, keep)  # weighs rows by the first bounds
         while len(self.picked) < budget:
             if self.counters.undecided:
                 # Decided here and not after a batch, so that a driver that died there decides, too.
@@ -138,7 +144,7 @@ class DSquared:
 
     def refresh(self, lowest_bin: int, keep: Callable[[dict[str, Any]], None]) -> None:
         """Brings rows whose weight is in this bin or a higher one up to date, and weighs all."""
-        answers = self.ask(_refresh, lowest_bin, self.shift)
+        answers = self.ask(refresh, lowest_bin, self.shift)
         rows = sum(one[1] for one in answers)
         self.evaluations += sum(one[2] for one in answers)
         self.counters.refreshed_at = len(self.picked)
@@ -167,9 +173,9 @@ class DSquared:
         one, done = self.counters, len(self.picked)
         if self._rate() >= 0.5 or done < _GROWTH * one.refreshed_at:
             return 0
-        sums, counts = np.sum(self.ask(_histogram), axis=0)
+        sums, counts = np.sum(self.ask(histogram), axis=0)
         from_top = np.cumsum(sums[::-1])
-        lowest_bin = _NO_BIN - 1 - int(np.searchsorted(from_top, _HEAVY * float(from_top[-1])))
+        lowest_bin = NO_BIN - 1 - int(np.searchsorted(from_top, _HEAVY * float(from_top[-1])))
         heavy = int(counts[lowest_bin:].sum())
         since = self.num_labelled + done if one.refreshes == 1 else done - one.refreshed_at
         waste = (1.0 / self._rate() - 1.0) * (budget - done) * (budget + done) / 2.0
@@ -195,7 +201,7 @@ class DSquared:
         ids, weights = self._locate(buckets, offsets)
         unique, place = np.unique(ids, return_inverse=True)
         limits = None if self.room is None else self.room.limits
-        rows = _gathered(self.ask(_measure, unique, limits))
+        rows = gathered(self.ask(measure, unique, limits))
         self.evaluations += int(rows.evaluations)
         points = self.space.place(rows.payload)
         squared, nearest = rows.squared.copy(), rows.nearest.copy()
@@ -260,7 +266,7 @@ class DSquared:
     def _locate(self, buckets: Int64s, offsets: Int64s) -> tuple[Ids, Int64s]:
         """Gives the row in whose weight each offset of a bucket falls, in order of id."""
         wanted, which = np.unique(buckets, return_inverse=True)
-        answers = self.ask(_rows_of_buckets, wanted, self.shift)
+        answers = self.ask(rows_of_buckets, wanted, self.shift)
         of_row, ids, weights = (np.concatenate(column) for column in zip(*answers, strict=True))
         order = np.lexsort((ids, of_row))
         of_row, ids, weights = of_row[order], ids[order], weights[order]
@@ -274,172 +280,3 @@ class DSquared:
         """Asks every slice, in the next step."""
         self.step += 1
         return self.candidates.each(ask, self.step - 1, *args)
-
-
-class Measured(NamedTuple):
-    """Rows of a slice, with their distances to all centers."""
-
-    ids: Ids
-    scores: Float64s
-    squared: Float64s
-    nearest: Int64s
-    labelled: Float64s
-    payload: Payload
-    evaluations: int
-    carried: Carried | None  # what limits must know
-
-
-# ------------------------------------------------------------------------- what slices answer
-
-
-def _open(part: Slice, step: int, space: Any, num_labelled: int, bits: int) -> None:
-    part.cache.clear()
-    space.open(part)
-    rows = len(part)
-    part.cache["state"] = FarthestState(
-        part,
-        space,
-        num_labelled,
-        None,
-        bounds=np.full(rows, np.inf),
-        squared=np.full(rows, np.inf),
-        stamps=np.zeros(rows, np.int32),
-        nearest=np.zeros(rows, np.int32),
-        labelled=np.full(rows if num_labelled else 0, np.inf),
-    )
-    buckets = (hash_u64(_BUCKETS, part.ids) >> np.uint64(64 - bits)).astype(np.int64)
-    order = np.argsort(buckets, kind="stable")  # ids ascend inside a bucket
-    part.cache["order"] = order
-    part.cache["edges"] = np.searchsorted(buckets[order], np.arange((1 << bits) + 1))
-
-
-def _learn(part: Slice, step: int, number: int, news: News | Told, limits: Limits | None) -> None:
-    if part.cache.get("told", 0) >= number:
-        return
-    part.cache["told"] = number
-    state = part.cache["state"]
-    if isinstance(news, News):
-        state.learn(news)
-        return
-    if news.news is not None:
-        state.learn(news.news)
-    assert limits is not None
-    state.bounds[news.gate.bars(limits, part)] = TAKEN
-    state.bounds[rows_of(part.ids, news.closed)] = TAKEN
-
-
-def _largest(part: Slice, step: int) -> float:
-    """Gives every row its first bound, and the largest of them."""
-    if not len(part):
-        return 0.0
-    state = part.cache["state"]
-    state.warm()
-    left = state.squared[state.bounds > TAKEN]
-    return float(left.max(initial=0.0))
-
-
-def _refresh(part: Slice, step: int, lowest_bin: int, shift: int) -> tuple[Int64s, int, int]:
-    """Brings heavy rows up to date; gives sums of all weights by bucket, rows and evaluations."""
-    state = part.cache["state"]
-    before = state.evaluations
-    if part.cache.get("refreshed") == step:  # asked again: an answer was lost
-        rows = part.cache["heavy"]
-    else:
-        rows = np.flatnonzero(state.bounds > TAKEN)
-        if lowest_bin == _NO_BIN:
-            rows = rows[:0]
-        elif lowest_bin:
-            rows = rows[_bins(part.cache["weights"][rows]) >= lowest_bin]
-        part.cache["heavy"], part.cache["refreshed"] = rows, step
-    state.refresh(rows, -np.inf)
-    weights = _weights(np.where(state.bounds == TAKEN, 0.0, state.squared), shift)
-    part.cache["weights"] = weights
-    below = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights[part.cache["order"]])])
-    return np.diff(below[part.cache["edges"]]), len(rows), state.evaluations - before
-
-
-def _histogram(part: Slice, step: int) -> Int64s:
-    """Gives the sums of weights, and the numbers of rows, by bin."""
-    weights = part.cache["weights"]
-    bins = _bins(weights)
-    sums = np.zeros((2, _NO_BIN), np.int64)
-    np.add.at(sums[0], bins, weights)
-    sums[1] = np.bincount(bins, minlength=_NO_BIN)
-    return sums
-
-
-def _rows_of_buckets(
-    part: Slice, step: int, wanted: Int64s, shift: int
-) -> tuple[Int64s, Ids, Int64s]:
-    order, edges = part.cache["order"], part.cache["edges"]
-    starts, stops = edges[wanted], edges[wanted + 1]
-    lengths = stops - starts
-    of_row = np.repeat(np.arange(len(wanted)), lengths)
-    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    rows = order[first + np.arange(len(of_row))]
-    return of_row, part.ids[rows], part.cache["weights"][rows]
-
-
-def _measure(part: Slice, step: int, ids: Ids, limits: Limits | None) -> Measured | None:
-    """Measures rows against all centers; what the slice keeps stays as it was, so that weights
-    depend on refreshes alone."""
-    rows = rows_of(part.ids, ids)
-    if not len(rows):
-        return None
-    state = part.cache["state"]
-    kept = [array[rows].copy() for array in state.arrays()]
-    before = state.evaluations
-    state.refresh(rows, -np.inf)
-    labelled = state.labelled[rows] if state.num_labelled else np.full(len(rows), np.inf)
-    squared, nearest = state.squared[rows], state.nearest[rows].astype(np.int64)
-    for array, values in zip(state.arrays(), kept, strict=True):
-        array[rows] = values
-    squared[state.bounds[rows] == TAKEN] = 0.0
-    return Measured(
-        part.ids[rows],
-        part.scores[rows],
-        squared,
-        nearest,
-        labelled,
-        state.space.payload(part, rows),
-        state.evaluations - before,
-        None if limits is None else limits.carry(part, rows),
-    )
-
-
-def _weights(squared: Float64s, shift: int) -> Int64s:
-    # Rounded up, so that a row at any distance can be drawn.
-    weights: Int64s = np.ceil(np.ldexp(squared, shift)).astype(np.int64)
-    return weights
-
-
-def _bins(weights: Int64s) -> npt.NDArray[np.int64]:
-    """Gives (m,) places on a scale of 16 bins a power of two, 0 for 0."""
-    fractions, exponents = np.frexp(weights.astype(np.float64))
-    bins = (exponents << _FRACTION_BITS) + ((fractions - 0.5) * (2 << _FRACTION_BITS)).astype(
-        np.int64
-    )
-    bins = np.minimum(bins, _NO_BIN - 1)
-    return np.where(weights > 0, bins, 0)
-
-
-# ------------------------------------------------------------------------ what the driver does
-
-
-def _gathered(answers: Sequence[Measured | None]) -> Measured:
-    there = [one for one in answers if one is not None]
-    ids = np.concatenate([one.ids for one in there])
-    order = np.argsort(ids)
-    scores, squared, nearest, labelled = (
-        np.concatenate([one[place] for one in there])[order] for place in range(1, 5)
-    )
-    payload = tuple(
-        np.concatenate(column)[order]
-        for column in zip(*(one.payload for one in there), strict=True)
-    )
-    evaluations = sum(one.evaluations for one in there)
-    known = [one.carried for one in there if one.carried is not None]
-    carried = None
-    if known:
-        carried = Carried(*(np.concatenate(c)[order] for c in zip(*known, strict=True)))
-    return Measured(ids[order], scores, squared, nearest, labelled, payload, evaluations, carried)

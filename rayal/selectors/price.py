@@ -71,7 +71,7 @@ def find_price(
 
     The sum of scores is at most one row's below what any batch within quotas and money can reach,
     and 6e-8 of itself: costs that are equal are drawn apart by that much, so that rows change place
-    one by one as the price rises. Bisection over the float64 numbers, some 30 to 100 trials; while
+    one by one as the price rises. Bisection over the float64 numbers, some 20 to 50 trials; while
     more than a million rows are in doubt, a trial is one question, and 2 x budget rows a slice
     travel (32 bytes each); then those rows are gathered once.
 

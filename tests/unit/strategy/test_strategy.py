@@ -86,7 +86,7 @@ def test_a_value_at_odds_with_the_labels_is_refused(strategy, kind, message):
             Strategy(TopK(), Softmax(Margin())),
             "number",
             "^Margin is for labels of kind class or multilabel, these are of kind number; "
-            "take strategy=predictive_variance, gsx, ",
+            "take strategy=predictive_variance, lcmd, ",
         ),
         (Strategy(Badge()), "number", "^Badge is for labels of kind class or multilabel"),
         (
