@@ -1,4 +1,4 @@
-"""Which strategy when: accuracy for labels on real data, by `rayal.select` and a model of one's own.
+"""Which strategy when: accuracy for labels on real data, by `rayal.select` and a model beside it.
 
     python benchmarks/strategies.py [--quick] [--seeds N] [--only NAME ...]
 

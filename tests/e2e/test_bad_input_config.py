@@ -203,7 +203,8 @@ def test_a_number_out_of_its_range(doors: Doors, class_pool: Pool, word: str) ->
 
 
 def test_an_unknown_command(doors: Doors) -> None:
-    doors("runn").refused("no command 'runn'", "did you mean run?", "ingest, run, select, st", code=2)
+    said = "no command 'runn'", "did you mean run?", "ingest, run, select, st"
+    doors("runn").refused(*said, code=2)
 
 
 # ------------------------------------------------------------------- classes of the user's own

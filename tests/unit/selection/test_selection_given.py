@@ -12,7 +12,9 @@ import pytest
 from given import only, outputs_of, rows_of, table_of, write_files
 
 from rayal.errors import PoolError
+from rayal.progress import Reporter
 from rayal.selection import given as given_rows
+from rayal.selection import ids as selection_ids
 from rayal.selection.columns import Column, as_array, values_of
 from rayal.selection.given import Files, Group, Held, Stream, open_given
 from rayal.selection.pool import GivenPool, Range, columns_of, stage
@@ -191,3 +193,49 @@ def test_files_of_remote_looking_places_are_found_by_uri(tmp_path: Path):
     given = open_given(f"file://{tmp_path}")
     assert isinstance(given, Files)
     assert len(given.paths) == 2
+
+
+def test_any_rows_of_a_group_can_be_read(tmp_path):
+    rng = np.random.default_rng(3)
+    arrays = {"sample_id": np.arange(500)}
+    files = open_given(write_files(tmp_path, arrays, 1, 500))
+    held = open_given(arrays)
+    assert isinstance(files, Files)
+    assert isinstance(held, Held)
+    for _ in range(60):
+        start, stop = np.sort(rng.choice(501, 2, replace=False)).tolist()
+        size = int(rng.choice([7, 10, 64]))
+        for given in (files, held):
+            parts = list(given.rows(given.groups[0], ["sample_id"], size, start, stop))
+            assert max(part.num_rows for part in parts) <= size
+            ids = np.concatenate([part.column(0).to_numpy() for part in parts])
+            assert ids.tolist() == list(range(start, stop))
+
+
+@pytest.mark.parametrize("twice", [None, 150, 399])
+def test_ids_in_order_need_no_second_look_unless_their_ranges_meet(twice, tmp_path, monkeypatch):
+    second = np.arange(200, 400)
+    if twice is not None:
+        second = np.concatenate([[twice], second[1:]]) if twice < 200 else second
+    first = np.arange(200) if twice != 399 else np.concatenate([np.arange(199), [399]])
+    for name, ids in (("a", first), ("b", second)):
+        pq.write_table(pa.table({"sample_id": ids}), tmp_path / f"{name}.parquet")
+    looked = []
+    real = selection_ids.SeenIds
+    monkeypatch.setattr(selection_ids, "SeenIds", lambda where: looked.append(where) or real(where))
+    given = open_given(str(tmp_path / "*.parquet"))
+    bar = Reporter(quiet=True)
+    with bar.phase("ids", None) as phase:
+        if twice is None:
+            asked = np.array([3, 5, 399, 400])
+            found = selection_ids.look_at_ids(given, "sample_id", asked, tmp_path / "seen", phase)
+            assert found[0] == 400
+            assert found[1].tolist() == [True, True, True, False]
+        else:
+            said = f"sample_id {twice} comes twice: at row .* of .*a.parquet and at row .*b.parquet"
+            with pytest.raises(PoolError, match=said):
+                selection_ids.look_at_ids(
+                    given, "sample_id", np.empty(0, np.int64), tmp_path / "seen", phase
+                )
+    assert len(looked) == (twice is not None)
+    assert not (tmp_path / "seen").exists()

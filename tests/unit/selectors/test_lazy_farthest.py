@@ -287,9 +287,7 @@ JOURNALLED = [
 
 @pytest.mark.parametrize("selector", JOURNALLED, ids=repr)
 @pytest.mark.parametrize("num_known", [0, 6])
-def test_a_driver_that_died_goes_on_with_the_same_picks(
-    selector, num_known, tmp_path, small_pools
-):
+def test_a_driver_that_died_goes_on_with_the_same_picks(selector, num_known, tmp_path, small_pools):
     rng = np.random.default_rng(4)
     probs = rng.dirichlet(np.full(3, 0.4), 220).astype(np.float32)
     x = rng.standard_normal((220, 5)).astype(np.float32)
