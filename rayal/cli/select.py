@@ -15,9 +15,10 @@ The batch has sample_id, rank, score, key, probability, reason, cluster, labelle
 nearest_id, nearest_distance, strategy, seed and round, in the order picked.
 
 Picks depend on the rows, the configuration and the seed alone, not on files or their order, nor on
-engine=ray engine.num_workers=4. `--cfg job` prints every key; strategies of your own are found in
-the current folder, or by --config-dir. With --work DIR the same command goes on where it was
-killed. From Python: `rayal.select(outputs, strategy="k_center", budget=5000)`.
+engine=ray engine.num_workers=4 (on several nodes all must see the folder of --out, or --work).
+`--cfg job` prints every key; strategies of your own are found in the current folder, or by
+--config-dir. With --work DIR the same command goes on where it was killed. From Python:
+`rayal.select(outputs, strategy="k_center", budget=5000)`.
 """
 
 from __future__ import annotations

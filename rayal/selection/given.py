@@ -158,7 +158,7 @@ class Files:
                 lo, at = at, at + batch.num_rows
                 if at <= start:
                     continue
-                if at == stop < group.num_rows:
+                if stop <= at < group.num_rows:
                     self._open = (key, at, batches)
                 yield batch.slice(max(start - lo, 0), min(at, stop) - max(lo, start))
                 if at >= stop:

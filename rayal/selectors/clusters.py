@@ -16,9 +16,11 @@ import numpy as np
 from rayal.selectors.cluster_sizes import Change, limbs, num_limbs
 from rayal.selectors.nearest_center import rows_of
 from rayal.selectors.space import Int64s, Payload, blocks, matrix
+from rayal.selectors.view import bounds, view_of
 from rayal.types import Float64s, Ids, Slice
 
-_SEALED = 512  # centers that are placed once; fewer are placed anew with each that is added
+_BLOCK = 512  # centers
+_DENSE = 0.5  # share of the rows in reach from which all are looked at, as they lie
 
 
 class Far(NamedTuple):
@@ -33,42 +35,50 @@ class Far(NamedTuple):
 
 
 class Centers:
-    """The centers of a slice's clusters, as points that need not be made anew for one more."""
+    """The centers of a slice's clusters, as float32 for bounds of distances."""
 
-    def __init__(self, space: Any, rows_KD: np.ndarray) -> None:
-        self.space, self.number = space, len(rows_KD)
-        self._sealed = [
-            space.place((rows_KD[lo : lo + _SEALED],))
-            for lo in range(0, self.number - self.number % _SEALED, _SEALED)
-        ]
-        self._rest = np.empty((_SEALED, rows_KD.shape[1]), rows_KD.dtype)
-        rest = rows_KD[len(self._sealed) * _SEALED :]
-        self._rest[: len(rest)] = rest
+    def __init__(self, view: Any, rows_KD: np.ndarray) -> None:
+        self.view, self.number = view, 0
+        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
+        for lo in range(0, len(rows_KD), _BLOCK):
+            self._add(rows_KD[lo : lo + _BLOCK])
 
-    def add(self, row_D: np.ndarray) -> None:
+    def add(self, row_1D: np.ndarray) -> None:
         """Takes one more."""
-        self._rest[self.number % _SEALED] = row_D
-        self.number += 1
-        if self.number % _SEALED == 0:
-            self._sealed.append(self.space.place((self._rest.copy(),)))
+        self._add(row_1D)
 
-    def squared(self, point: Any) -> Float64s:
-        """Gives (K,) squared distances to a point."""
-        placed = list(self._sealed)
-        if self.number % _SEALED:
-            placed.append(self.space.place((self._rest[: self.number % _SEALED],)))
-        return np.concatenate([np.empty(0), *(self.space.nearest(one, point)[1] for one in placed)])
+    def bounds(self, row_1D: np.ndarray) -> Float64s:
+        """Gives (K,) lower bounds of squared distances to a row."""
+        left, found = self.number, [np.empty(0)]
+        for vectors, norms in self._blocks:
+            here = min(left, _BLOCK)
+            found.append(bounds(self.view, vectors[:here], norms[:here], row_1D))
+            left -= here
+        return np.concatenate(found)
+
+    def _add(self, rows_nD: np.ndarray) -> None:
+        at = self.number % _BLOCK  # rows of one call never pass the end of a block
+        if at == 0:
+            width = rows_nD.shape[1]
+            self._blocks.append(
+                (np.empty((_BLOCK, width), np.float32), np.empty(_BLOCK, np.float32))
+            )
+        vectors, norms = self._blocks[-1]
+        new = self.view.vectors(rows_nD)
+        vectors[at : at + len(new)], norms[at : at + len(new)] = new, self.view.norms_of(new)
+        self.number += len(new)
 
 
 @dataclass
 class Clusters:
-    """A slice's rows by their nearest center. Bytes a row: 24, and 8 where rows are labelled."""
+    """A slice's rows by their nearest center. Bytes a row: 24, and 8 where rows are labelled, beside
+    what the space keeps."""
 
     part: Slice
     space: Any
     near: Float64s  # (m,) squared distance to the nearest center
     labelled: Float64s | None  # (m,) to the nearest labelled row
-    owners: Int64s  # (m,) the number of that center, while centers are told in blocks
+    owners: np.ndarray  # (m,) the number of that center, then the place of its cluster
     evaluations: int = 0
     step: int = -1  # of the last change, and what was answered: it may be asked twice
     answer: Any = None
@@ -91,22 +101,22 @@ class Clusters:
 
     def form(self, taken: Ids, most: int) -> Change:
         """Puts rows that are not taken into clusters; gives all sizes. At most so many follow."""
-        is_free = np.ones(len(self.part), bool)
-        is_free[rows_of(self.part.ids, taken)] = False
-        free = np.flatnonzero(is_free)
-        free = free[np.argsort(self.owners[free], kind="stable")]
+        mine = rows_of(self.part.ids, taken)
+        self.near[mine], self.owners[mine] = -1.0, -1
+        free = np.argsort(self.owners, kind="stable")[len(mine) :]
         numbers, first, counts = np.unique(self.owners[free], return_index=True, return_counts=True)
-        self.owners = np.empty(0, np.int64)
         told = np.concatenate([one for one, _ in self._told])
         at = np.argsort(told)[np.searchsorted(np.sort(told), numbers)]
-        self.centers = Centers(self.space, np.concatenate([rows for _, rows in self._told])[at])
+        self.view = view_of(self.part, self.space)
+        self.centers = Centers(self.view, np.concatenate([rows for _, rows in self._told])[at])
         self._told.clear()
+        self.owners = np.full(len(self.part), -1, np.int32)
+        self.owners[free] = np.repeat(np.arange(len(numbers)), counts)
         self.order = np.empty(2 * len(free), np.int32)
         self.order[: len(free)] = free
         self.end = len(free)
-        spare = (0, most)
         self.numbers, self.starts, self.lengths = (
-            np.pad(one, spare) for one in (numbers, first, counts)
+            np.pad(one, (0, most)) for one in (numbers, first, counts)
         )
         self.far = np.full(len(self.numbers), -1.0)  # (K,) squared; -1: the cluster is empty
         self.far_rows = np.full(len(self.numbers), -1)
@@ -114,47 +124,47 @@ class Clusters:
         width = matrix(self.part, self.space.features[0]).shape[1]
         # Twice as far, squared, and what rounding may do to three distances of mode f.
         self.reach = 4.0 * (1.0 + (width + 8) * 2.0**-48)
-        owners = np.repeat(np.arange(len(numbers)), counts)
-        return Change(numbers, self._sums(self.near[free], owners, len(numbers)), counts)
+        sums = self._sums(self.near[free], self.owners[free], len(numbers))
+        return Change(numbers, sums, counts)
 
-    def cover(self, row_1D: np.ndarray, number: int, taken: int, of_cluster: int) -> Change:
+    def cover(self, row_1D: np.ndarray, number: int, taken: int) -> Change:
         """Makes a row that was picked (perhaps one of another slice) the center of a cluster."""
-        point = self.space.place((row_1D,))
-        apart_K = self.centers.squared(point)
-        self.evaluations += len(apart_K)
-        reached_K = apart_K < self.reach * self.far[: len(apart_K)]
-        mine = rows_of(self.part.ids, np.array([taken]))
+        moves, squared = self._nearer(row_1D)
+        gone = mine = rows_of(self.part.ids, np.array([taken]))
         if len(mine):
-            reached_K[np.searchsorted(self.numbers[: len(apart_K)], of_cluster)] = True
-        which = np.flatnonzero(reached_K)
-        rows, owners = self._rows_of(which)
-        near_n = self.near[rows]
-        some = np.flatnonzero(self.reach * near_n > apart_K[which][owners])
-        squared = self._squared(rows[some], point)
-        closer = squared < near_n[some]
-        moves = some[closer]
-        leaves = np.zeros(len(rows), bool)
-        leaves[moves] = True
-        if len(mine):
-            leaves[rows == mine[0]] = True
-        sums = self._sums(near_n[leaves], owners[leaves], len(which))
-        counts = np.bincount(owners[leaves], minlength=len(which))
-        lost = counts > 0
-        change = Change(self.numbers[which][lost], -sums[lost], -counts[lost])
-        self.near[rows[moves]] = squared[closer]
-        self._shrink(which, rows, owners, leaves)
-        gained = np.sort(rows[moves])
-        if len(mine):
-            gained = gained[gained != mine[0]]
-        if not len(gained):
-            return change
-        self._append(number, row_1D[0], gained)
-        new = self._sums(self.near[gained], np.zeros(len(gained), np.int64), 1)
+            squared = squared[moves != mine[0]]
+            moves = moves[moves != mine[0]]
+        gone = np.concatenate([moves, mine])
+        which, places = np.unique(self.owners[gone], return_inverse=True)
+        lost = self._sums(self.near[gone], places, len(which))
+        counts = np.bincount(places, minlength=len(which))
+        numbers = self.numbers[which]
+        self.near[moves], self.owners[moves] = squared, self.centers.number
+        self.near[mine], self.owners[mine] = -1.0, -1
+        self._shrink(which)
+        if not len(moves):
+            return Change(numbers, -lost, -counts)
+        self._append(number, row_1D, moves)
+        new = self._sums(squared, np.zeros(len(moves), np.int64), 1)
         return Change(
-            np.append(change.clusters, number),
-            np.concatenate([change.sums, new]),
-            np.append(change.counts, len(gained)),
+            np.append(numbers, number),
+            np.concatenate([-lost, new]),
+            np.append(-counts, len(moves)),
         )
+
+    def _nearer(self, row_1D: np.ndarray) -> tuple[np.ndarray, Float64s]:
+        """Gives the rows that are nearer to a new center than to their own, and how near."""
+        apart_K = self.centers.bounds(row_1D)
+        which = np.flatnonzero(apart_K < self.reach * self.far[: len(apart_K)])
+        if self.lengths[which].sum() > _DENSE * len(self.part):
+            self.evaluations += len(self.part)
+            return self.view.nearer(row_1D, self.near)
+        rows, places = self._rows_of(which)
+        rows = np.sort(rows[self.reach * self.near[rows] > apart_K[which][places]])
+        self.evaluations += len(rows)
+        squared = self.view.measured(rows, row_1D)
+        closer = squared < self.near[rows]
+        return rows[closer], squared[closer]
 
     def farthest(self, clusters: Int64s) -> Far:
         """Gives the farthest rows of those of the clusters that have any here."""
@@ -181,32 +191,24 @@ class Clusters:
         offsets = self.starts[which] - (ends - lengths)
         return self.order[np.arange(len(owners)) + offsets[owners]], owners
 
-    def _squared(self, rows: np.ndarray, point: Any) -> Float64s:
-        self.evaluations += len(rows)
-        squared = np.empty(len(rows))
-        for lo, hi in blocks(len(rows)):
-            points = self.space.rows(self.part, rows[lo:hi].astype(np.int64))
-            squared[lo:hi] = self.space.nearest(points, point)[1]
-        return squared
-
     def _sums(self, squared: Float64s, owners: np.ndarray, number: int) -> Int64s:
         parts = limbs(squared, num_limbs(self.space))
         summed = [np.bincount(owners, weights=part, minlength=number) for part in parts]
         return np.stack(summed, axis=1).astype(np.int64)
 
-    def _shrink(
-        self, which: np.ndarray, rows: np.ndarray, owners: np.ndarray, leaves: np.ndarray
-    ) -> None:
-        kept, of = rows[~leaves], owners[~leaves]
+    def _shrink(self, which: np.ndarray) -> None:
+        """Takes rows that have another owner now out of some clusters."""
+        rows, places = self._rows_of(which)
+        stays = self.owners[rows] == which[places]
+        kept, of = rows[stays], places[stays]
         lengths = np.bincount(of, minlength=len(which))
         offsets = self.starts[which] - (np.cumsum(lengths) - lengths)
         self.order[np.arange(len(kept)) + offsets[of]] = kept
         self.lengths[which] = lengths
         # Rows that stay keep their distance: only who lost its farthest row looks for another.
-        gone = owners[leaves]
-        self._find_far(which[np.unique(gone[rows[leaves] == self.far_rows[which[gone]]])])
+        self._find_far(which[self.owners[self.far_rows[which]] != which])
 
-    def _append(self, number: int, row_D: np.ndarray, rows: np.ndarray) -> None:
+    def _append(self, number: int, row_1D: np.ndarray, rows: np.ndarray) -> None:
         if self.end + len(rows) > len(self.order):
             every = np.arange(self.centers.number)
             packed, _ = self._rows_of(every)
@@ -214,7 +216,7 @@ class Clusters:
             self.end = len(packed)
             self.starts[every] = np.cumsum(self.lengths[every]) - self.lengths[every]
         at = self.centers.number
-        self.centers.add(row_D)
+        self.centers.add(row_1D)
         self.numbers[at], self.starts[at], self.lengths[at] = number, self.end, len(rows)
         self.order[self.end : self.end + len(rows)] = rows
         self.end += len(rows)
@@ -271,14 +273,13 @@ def cover(
     payload: Payload,
     number: int,
     taken: int,
-    of_cluster: int,
     watched: Int64s,
 ) -> tuple[Change, Far] | None:
     """Tells a slice of a pick; asks how sizes change, and for the farthest rows of watched clusters
     and of the new one."""
     state = part.cache["clusters"]
     if len(part) and state.step != step:
-        change = state.cover(payload[0], number, taken, of_cluster)
+        change = state.cover(payload[0], number, taken)
         far = state.farthest(np.append(watched, number))
         state.answer, state.step = (change, far), step
     return state.answer

@@ -159,7 +159,7 @@ class _Driver:
                 return picks
             number = len(self.known) + len(picks) - 1
             next_ones = sizes.watched(_WATCHED)
-            answers = self._ask(cover, (row_1D,), number, found.sample_id, cluster, next_ones)
+            answers = self._ask(cover, (row_1D,), number, found.sample_id, next_ones)
             there = [one for one in answers if one is not None]
             sizes.learn([change for change, _ in there])
             watched = self._best([far for _, far in there])

@@ -19,7 +19,6 @@ from rayal.selectors.space import blocks, matrix
 from rayal.types import Float64s, Slice
 
 _BLOCK = 4_096  # rows of a product: 2 MiB of float32 at 128 coordinates
-_FAR = 16.0  # the square of how much longer than their spread norms may be before rows are moved
 _LEAST, _GREATEST = 1e-12, 1e12  # norms between which squares are at home in float32
 
 Float32s = np.ndarray
@@ -34,6 +33,7 @@ class Integers:
     """Mode q: bounds are the distances themselves."""
 
     unit = 1.0  # of squared distances here, in those of the space
+    is_bounded = True
 
     def __init__(self, part: Slice, space: Codes) -> None:
         self.part, self.space = part, space
@@ -98,34 +98,40 @@ class Floats32:
         self.doubt = (self.values.shape[1] + 8) * 2.0**-21
         self.moved = False
         self.norms = self._norms()
-        origin = float(squared_norms(space.origins[0][None])[0])
-        self.moved = origin > _FAR / self.unit
+        # Where rows lie farther from 0 than they spread, their products say little.
+        self.moved = float(squared_norms(space.origins[0][None])[0]) > 1.0 / self.unit
         if self.moved:
             self.norms = self._norms()
-        longest = float(np.sqrt(self.norms.max(initial=0.0)))
-        self.is_bounded = _LEAST < longest < _GREATEST
+        self.is_bounded = _LEAST < float(np.sqrt(self.norms.max(initial=0.0))) < _GREATEST
         self.norms *= np.float32(1.0 - self.doubt)
 
     def vectors(self, rows_nD: np.ndarray) -> Float32s:
         """Gives rows that travelled as float32."""
-        rows = rows_nD.astype(np.float32)
-        return rows - self.origin if self.moved else rows
+        if not self.moved:
+            return rows_nD.astype(np.float32)
+        is_exact = rows_nD.dtype.itemsize <= 4  # in float32; else the difference is rounded alone
+        width = np.float32 if is_exact else np.float64
+        moved = np.subtract(rows_nD, self.origin.astype(width), dtype=width)
+        return moved.astype(np.float32, copy=False)
 
     def norms_of(self, vectors_nD: Float32s) -> Float32s:
         """Gives what `bounds` adds for each vector."""
-        norms = np.einsum("nd,nd->n", vectors_nD, vectors_nD) * np.float32(1.0 - self.doubt)
-        return norms if self.is_bounded else np.full(len(norms), -np.inf, np.float32)
+        norms: Float32s = np.einsum("nd,nd->n", vectors_nD, vectors_nD)
+        return norms * np.float32(1.0 - self.doubt)
 
     def nearer(self, row_1D: np.ndarray, near_M: Float64s) -> tuple[np.ndarray, Float64s]:
         """Gives the rows that are nearer to a center than `near_M`, ascending, and (n,) squared
         distances. One pass over all rows."""
-        vector = self.vectors(row_1D)
-        norm = self.norms_of(vector)
-        found = [np.empty(0, np.int64)]
-        for lo, hi in blocks(len(self.part), _BLOCK):
-            low = _bounds(self._block(lo, hi), self.norms[lo:hi], vector[0], norm)
-            found.append(lo + np.flatnonzero(low * self.unit < near_M[lo:hi]))
-        rows = np.concatenate(found)
+        if self.is_bounded:
+            vector = self.vectors(row_1D)
+            norm = self.norms_of(vector)
+            found = [np.empty(0, np.int64)]
+            for lo, hi in blocks(len(self.part), _BLOCK):
+                low = _bounds(self._block(lo, hi), self.norms[lo:hi], vector[0], norm)
+                found.append(lo + np.flatnonzero(low * self.unit < near_M[lo:hi]))
+            rows = np.concatenate(found)
+        else:
+            rows = np.flatnonzero(near_M >= 0.0)
         squared = self.measured(rows, row_1D)
         closer = squared < near_M[rows]
         return rows[closer], squared[closer]
@@ -150,10 +156,9 @@ class Floats32:
 
     def _block(self, lo: int, hi: int) -> torch.Tensor:
         values = self.values[lo:hi]
-        if self.moved:
-            return torch.from_numpy(np.subtract(values, self.origin, dtype=np.float32))
-        if values.dtype != np.float32 or not values.flags.c_contiguous:
-            return torch.from_numpy(values.astype(np.float32, order="C"))
+        if self.moved or values.dtype != np.float32 or not values.flags.c_contiguous:
+            with np.errstate(over="ignore"):
+                return torch.from_numpy(np.ascontiguousarray(self.vectors(values)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a memory map cannot be written, and nobody does
             return torch.from_numpy(values)
@@ -161,6 +166,8 @@ class Floats32:
 
 def bounds(view: Integers | Floats32, vectors_nD: Float32s, norms_n: Float32s, row_1D: Any) -> Any:
     """Gives (n,) lower bounds of squared distances of vectors to a row, in units of the space."""
+    if not view.is_bounded:
+        return np.zeros(len(vectors_nD))
     vector = view.vectors(row_1D)
     found = _bounds(torch.from_numpy(vectors_nD), norms_n, vector[0], view.norms_of(vector))
     return found.astype(np.float64) * view.unit

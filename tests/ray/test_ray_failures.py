@@ -16,7 +16,10 @@ from rayal.engine.ray import RayEngine
 from rayal.errors import ConfigError, ScoringError, TrainingError
 from rayal.keys import Keys
 from rayal.scorers.margin import Margin
+from rayal.selectors.badge import Badge
+from rayal.selectors.coverage import Coverage
 from rayal.selectors.k_center import KCenter
+from rayal.selectors.log_det import LogDet
 from rayal.strategy import Strategy
 
 pytestmark = pytest.mark.ray
@@ -47,12 +50,24 @@ def test_a_killed_worker_changes_nothing(small_ray, class_stage, tmp_path):
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("selector", "question"),
+    [
+        (KCenter(), 5),
+        (KCenter(precision="integer"), 3),
+        (KCenter(precision="integer"), 6),
+        (Badge(), 8),
+        (Coverage(num_references=50), 8),
+        (LogDet(), 5),
+    ],
+    ids=repr,
+)
 def test_a_worker_killed_while_selecting_is_asked_again_from_the_start(
-    small_ray, class_stage, tmp_path
+    selector, question, small_ray, class_stage, tmp_path
 ):
     engine = _open(class_stage, RayEngine(num_workers=2, num_cpus=0.25))
-    strategy = Strategy(_Dying(str(tmp_path / "flag")))
-    plain = Strategy(KCenter())
+    strategy = Strategy(_Dying(selector, str(tmp_path / "flag"), question))
+    plain = Strategy(selector)
     _, expected = _select(class_stage, _open(class_stage, LocalEngine()), plain, tmp_path / "l")
     _, got = _select(class_stage, engine, strategy, tmp_path / "r")
     assert (tmp_path / "flag").exists()
@@ -60,20 +75,24 @@ def test_a_worker_killed_while_selecting_is_asked_again_from_the_start(
     engine.close()
 
 
-class _Dying(KCenter):
-    """k-center whose fifth question kills one worker, once."""
+class _Dying:
+    """A selector one of whose questions kills one worker, once."""
 
-    def __init__(self, flag: str) -> None:
-        super().__init__()
-        object.__setattr__(self, "flag", flag)
+    def __init__(self, selector: Any, flag: str, question: int) -> None:
+        self.selector, self.flag, self.question = selector, flag, question
+
+    @property
+    def needs(self) -> Any:
+        return self.selector.needs
 
     def select(self, candidates: Any, labelled: Any, budget: int, keys: Keys) -> Any:
-        return super().select(_Watched(candidates, self.flag), labelled, budget, keys)
+        watched = _Watched(candidates, self.flag, self.question)
+        return self.selector.select(watched, labelled, budget, keys)
 
 
 class _Watched:
-    def __init__(self, inner: Any, flag: str) -> None:
-        self.inner, self.flag, self.num_asked = inner, flag, 0
+    def __init__(self, inner: Any, flag: str, question: int) -> None:
+        self.inner, self.flag, self.num_asked, self.question = inner, flag, 0, question
 
     @property
     def num_rows(self) -> int:
@@ -81,7 +100,7 @@ class _Watched:
 
     def each(self, ask: Any, step: int, *args: Any) -> list[Any]:
         self.num_asked += 1
-        if self.num_asked == 5:
+        if self.num_asked == self.question:
             self.inner.each(die_once, step, self.flag)
         return self.inner.each(ask, step, *args)
 

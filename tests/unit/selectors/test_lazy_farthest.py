@@ -225,6 +225,19 @@ def test_the_choice_of_precision_and_why_is_said():
     assert note(np.ones_like(x)).startswith("mode f, all rows are equal")
 
 
+def test_codes_that_are_too_many_to_keep_are_made_anew(monkeypatch):
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((900, 6)).astype(np.float32)
+    found = []
+    for most in (1 << 30, 100):
+        monkeypatch.setattr("rayal.selectors.codes._CODES_BYTES", most)
+        rows = cut(np.arange(900), features={"embeds": x}, num_slices=3)
+        picks = KCenter(precision="integer").select(rows, none_labelled(embeds=x), 150, KEYS)
+        found.append(picks.ids.tolist())
+        assert (rows.parts[0].cache["codes"] is None) == (most == 100)
+    assert found[0] == found[1]
+
+
 def test_products_of_integers_are_exact_here():
     import torch
 
