@@ -39,7 +39,7 @@ def k_center(quick: bool) -> Iterator[Line]:
 def k_center_large(quick: bool) -> Iterator[Line]:
     """Line 2: N = 1,000,000."""
     num_rows, budget = (400_000, 2_000) if quick else (1_000_000, 5_000)
-    for kind in ("mixture", "sphere"):
+    for kind in ("mixture",) if quick else ("mixture", "sphere"):
         rows_ND = embeddings(kind, num_rows, 128)
         line = _beside_loop("k-center, large", kind, rows_ND, budget, 50, 20.0, has_goal=not quick)
         yield line

@@ -48,7 +48,7 @@ def strategies(quick: bool) -> Iterator[Line]:
         called = f"{name}, {what}" if what else name
         line = Line(called, "softmax head", num_rows, _WIDTH, budget)
         kinds = [options["kind"]] if "kind" in options else ["class", "number"]
-        yield _measured(line, outputs, kinds, options, 15.0 if quick else 300.0)
+        yield _measured(line, outputs, kinds, options, 5.0 if quick else 300.0)
 
 
 def _measured(

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     out = _checked_out(words)
     _find_own(plain)
-    selection = _selection(plain, chosen["strategy"])
+    selection = _selection(plain, chosen.get("strategy"))
     start_s = time.monotonic()
     batch = selection.run(
         words.outputs, words.labelled, words.work, scratch=out.parent, reporter=Reporter()
@@ -140,7 +140,7 @@ def select(
     plain["columns"] |= asdict(columns) if isinstance(columns, Columns) else dict(columns or {})
     for name, value in options.items():
         _put({group: plain[group] for group in groups}, name, _plain(value))
-    selection = _selection(plain, chosen["strategy"])
+    selection = _selection(plain, chosen.get("strategy"))
     if not isinstance(strategy, str):
         selection = replace(selection, strategy=strategy, name=None)
     if not isinstance(engine, str):
@@ -153,7 +153,7 @@ def _source(config_dir: str | Path | None) -> Source:
     return Source(str(conf_dir()), SELECT, added)
 
 
-def _selection(plain: dict[str, Any], strategy: str) -> Selection:
+def _selection(plain: dict[str, Any], strategy: str | None) -> Selection:
     plain["name"] = plain.get("name") or strategy
     selection: Selection = build(plain)
     return selection

@@ -41,23 +41,11 @@ class Centers:
         self.view, self.number = view, 0
         self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
         for lo in range(0, len(rows_KD), _BLOCK):
-            self._add(rows_KD[lo : lo + _BLOCK])
+            self.add(rows_KD[lo : lo + _BLOCK])
 
-    def add(self, row_1D: np.ndarray) -> None:
-        """Takes one more."""
-        self._add(row_1D)
-
-    def bounds(self, row_1D: np.ndarray) -> Float64s:
-        """Gives (K,) lower bounds of squared distances to a row."""
-        left, found = self.number, [np.empty(0)]
-        for vectors, norms in self._blocks:
-            here = min(left, _BLOCK)
-            found.append(bounds(self.view, vectors[:here], norms[:here], row_1D))
-            left -= here
-        return np.concatenate(found)
-
-    def _add(self, rows_nD: np.ndarray) -> None:
-        at = self.number % _BLOCK  # rows of one call never pass the end of a block
+    def add(self, rows_nD: np.ndarray) -> None:
+        """Takes more, no more than what is left of a block."""
+        at = self.number % _BLOCK
         if at == 0:
             width = rows_nD.shape[1]
             self._blocks.append(
@@ -68,10 +56,19 @@ class Centers:
         vectors[at : at + len(new)], norms[at : at + len(new)] = new, self.view.norms_of(new)
         self.number += len(new)
 
+    def bounds(self, row_1D: np.ndarray) -> Float64s:
+        """Gives (K,) lower bounds of squared distances to a row."""
+        left, found = self.number, [np.empty(0)]
+        for vectors, norms in self._blocks:
+            here = min(left, _BLOCK)
+            found.append(bounds(self.view, vectors[:here], norms[:here], row_1D))
+            left -= here
+        return np.concatenate(found)
+
 
 @dataclass
 class Clusters:
-    """A slice's rows by their nearest center. Bytes a row: 24, and 8 where rows are labelled, beside
+    """A slice's rows by their nearest center. 24 bytes a row, and 8 where rows are labelled, beside
     what the space keeps."""
 
     part: Slice
@@ -130,7 +127,7 @@ class Clusters:
     def cover(self, row_1D: np.ndarray, number: int, taken: int) -> Change:
         """Makes a row that was picked (perhaps one of another slice) the center of a cluster."""
         moves, squared = self._nearer(row_1D)
-        gone = mine = rows_of(self.part.ids, np.array([taken]))
+        mine = rows_of(self.part.ids, np.array([taken]))
         if len(mine):
             squared = squared[moves != mine[0]]
             moves = moves[moves != mine[0]]

@@ -58,6 +58,8 @@ class Codes:
     dtype: str  # int8 or int16
     normalise: bool = False  # rows are divided by their norms first
 
+    is_exact = True  # `squared` gives what `nearest` does
+
     @property
     def features(self) -> tuple[str, ...]:
         return (self.feature,)

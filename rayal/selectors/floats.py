@@ -41,6 +41,8 @@ class Floats:
     answered: tuple[bool, ...]  # labelled rows stand at their label, where they have one
     normalise: bool = False  # rows are divided by their norms first
 
+    is_exact = False  # `squared` rounds, `nearest` does not
+
     @property
     def units(self) -> tuple[float, ...]:
         return tuple(1.0 / scale for scale in self.scales)

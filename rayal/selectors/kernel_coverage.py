@@ -58,6 +58,11 @@ class KernelCoverage:
     best_R: Float64s
 
     @property
+    def is_count(self) -> bool:
+        """Whether gains are numbers of references: balls, unweighted."""
+        return self.kernel.is_step and bool((self.weights_R == 1.0).all())
+
+    @property
     def nothing(self) -> float:
         """The gain below which a row adds nothing."""
         return float(self.weights_R.sum()) * _NOTHING
@@ -92,7 +97,7 @@ class CoverageState:
         self._references = rule.space.place(rule.references)
         self._weights = torch.from_numpy(rule.weights_R.astype(np.float32))
         self._weights *= 1.0 + 2.0**-22  # float32 must not round them down
-        self._nothing = rule.nothing
+        self._nothing, self._is_count = rule.nothing, rule.is_count
 
     def learn(self, news: Covered) -> None:
         """Takes a better cover; candidates picked for it are taken."""
@@ -119,6 +124,8 @@ class CoverageState:
                 stop = start + _CHUNK
                 gains += torch.mv(added_nR[:, start:stop], self._weights[start:stop]).numpy()
             bounds = gains * (1.0 + _SUM_ERROR)
+            if self._is_count:
+                bounds = np.floor(bounds)  # a whole number, so this is no bound but the gain
             bounds[bounds < self._nothing] = 0.0
             self.bounds[some] = np.minimum(self.bounds[some], bounds)
             self.evaluations += added_nR.numel()
@@ -152,7 +159,8 @@ class CoveragePool:
         self._gains = np.full(len(ids), TAKEN)  # exact up to the doubt, where fresh
         self._fresh = np.zeros(len(ids), bool)
         self._taken: list[int] = []
-        self._doubt = float(rule.weights_R.sum()) * _DOUBT
+        self._is_count = rule.is_count
+        self._doubt = 0.0 if self._is_count else float(rule.weights_R.sum()) * _DOUBT
 
     def id(self, at: int) -> int:
         return int(self.ids[at])
@@ -166,16 +174,23 @@ class CoveragePool:
             least = self._gains[self._fresh].max(initial=TAKEN)
             stale = np.flatnonzero(~self._fresh & (self.bounds >= least - self._doubt))
             stale = stale[self.bounds[stale] > TAKEN]
+            if self._is_count:  # many tie, and the first of them that is as good as its bound wins
+                best = np.flatnonzero(self._fresh & (self._gains == least))[:1]
+                stale = stale[
+                    (self.bounds[stale] > least) | (stale < best.min(initial=len(self.ids)))
+                ]
             if not len(stale):
                 break
-            if len(stale) > _BATCH:
+            if self._is_count:
+                stale = stale[self.bounds[stale] == self.bounds[stale].max()][:_BATCH]
+            elif len(stale) > _BATCH:
                 highest = np.argpartition(self.bounds[stale], len(stale) - _BATCH)[-_BATCH:]
                 stale = stale[highest]
             self._look(stale)
         if least == TAKEN:
             return -1
         rows = np.flatnonzero(self._fresh & (self._gains >= least - self._doubt))
-        if len(rows) > 1:
+        if len(rows) > 1 and not self._is_count:
             for at in rows.tolist():
                 self._gains[at] = self._canonical(at)
             least = self._gains[rows].max()
@@ -186,7 +201,7 @@ class CoveragePool:
 
     def _look(self, rows: np.ndarray) -> None:
         points = self.space.take(self.points, rows)
-        if self.rule.kernel.is_step:
+        if self.rule.kernel.is_step and not self.space.is_exact:
             gains = np.array([self._canonical(int(at)) for at in rows])
         else:
             squared_nR = self.space.squared(points, self.references)
@@ -203,7 +218,7 @@ class CoveragePool:
     def _canonical(self, at: int) -> float:
         added_R = self._similar(at) - self.best_R
         # Summed as integers, so that rows that add the same in another order tie.
-        scale = _UNITS / float(self.rule.weights_R.sum())
+        scale = 1.0 if self._is_count else _UNITS / float(self.rule.weights_R.sum())
         terms_R = np.maximum(added_R, 0.0) * (self.rule.weights_R * scale)
         gain = int(np.rint(terms_R).astype(np.int64).sum()) / scale
         return gain if gain >= self.rule.nothing else 0.0

@@ -26,6 +26,7 @@ from rayal.types import Candidates, Float64s, Ids, Slice
 TAKEN = -math.inf  # the bound of a row that is picked or may not be picked any more
 _FEWEST, _MOST = 512, 8_192  # rows above the threshold: fewer are asked for again, more are cut
 _AIM = 2_048
+_SPARE = 4  # slices are not all alike: some hold more of the rows that count than others
 _SKETCHED = 65_536  # rows of a slice that its sketch looks at
 _RANKS = 96
 KEPT = "kept: "  # begins the names of what an opening rule finds in a slice's cache
@@ -142,6 +143,7 @@ class LazyGreedy:
     most: int = field(default_factory=lambda: _MOST)
     num_before: int = 0  # picks that slices were told of
     _told: int = 0
+    _num_slices: int = 1
     _above: int = field(default_factory=lambda: _MOST)
 
     def open(self) -> None:
@@ -160,6 +162,7 @@ class LazyGreedy:
         """Gives up to `budget` picks, fewer where no row is left; `keep` sees those of a round."""
         picked: list[Any] = []
         answers = self.ask(warm)
+        self._num_slices = len(answers)
         while len(picked) < budget:
             self.trace.rounds += 1
             pool, floor = self._pool(*_merged(answers), budget - len(picked))
@@ -198,7 +201,7 @@ class LazyGreedy:
         while True:
             self.trace.trials += 1
             tau = _threshold(values, counts, above)
-            answers: list[Above] = self.ask(rows_above, tau, self.most)
+            answers: list[Above] = self.ask(rows_above, tau, self._most_of_a_slice())
             self.trace.evaluations += sum(one.evaluations for one in answers)
             found = sum(one.num_above for one in answers)
             left = [one.first_left for one in answers if one.first_left is not None]
@@ -219,7 +222,19 @@ class LazyGreedy:
         self.trace.pool_rows += len(ids)
         self.trace.sent_bytes += sum(size_of(one) for one in answers)
         carried = [one.carried for one in answers if len(one.ids)]
-        return self.rule.pool(ids, gains, carried, self.num_before), floor
+        pool = self.rule.pool(ids, gains, carried, self.num_before)
+        if len(ids) > self.most:
+            # The best of them are enough: every pick brings the others up to date.
+            order = np.lexsort((ids, -gains))
+            edge = order[self.most]
+            if floor.precedes(float(gains[edge]), int(ids[edge])):
+                floor = Floor(float(gains[edge]), int(ids[edge]))
+            pool.close(np.sort(np.argsort(np.argsort(ids))[order[self.most :]]))
+        return pool, floor
+
+    def _most_of_a_slice(self) -> int:
+        """Gives how many rows a slice sends: all slices together, some times what is used."""
+        return max(self.fewest, _SPARE * self.most // max(self._num_slices, 1))
 
     def ask(self, ask: Callable[..., Any], *args: Any) -> list[Any]:
         """Asks every slice, in the next step."""

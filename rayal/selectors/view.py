@@ -91,9 +91,11 @@ class Floats32:
     def __init__(self, part: Slice, space: Any) -> None:
         self.part = part
         self.values = matrix(part, space.features[0])
+        self.as_they_lie = _tensor(self.values)
         self.scale = space.scales[0]
         self.unit = self.scale**2
-        self.origin = space.origins[0].astype(np.float32)
+        with np.errstate(over="ignore"):
+            self.origin = space.origins[0].astype(np.float32)
         # A product of D coordinates, its two norms and their sum, twice; of either norm.
         self.doubt = (self.values.shape[1] + 8) * 2.0**-21
         self.moved = False
@@ -107,10 +109,14 @@ class Floats32:
 
     def vectors(self, rows_nD: np.ndarray) -> Float32s:
         """Gives rows that travelled as float32."""
+        with np.errstate(over="ignore"):
+            return self._vectors(rows_nD)
+
+    def _vectors(self, rows_nD: np.ndarray) -> Float32s:
         if not self.moved:
             return rows_nD.astype(np.float32)
-        is_exact = rows_nD.dtype.itemsize <= 4  # in float32; else the difference is rounded alone
-        width = np.float32 if is_exact else np.float64
+        # The difference alone is rounded to float32, not what it is made of.
+        width = np.float32 if np.can_cast(rows_nD.dtype, np.float32) else np.float64
         moved = np.subtract(rows_nD, self.origin.astype(width), dtype=width)
         return moved.astype(np.float32, copy=False)
 
@@ -155,13 +161,18 @@ class Floats32:
         return norms
 
     def _block(self, lo: int, hi: int) -> torch.Tensor:
-        values = self.values[lo:hi]
-        if self.moved or values.dtype != np.float32 or not values.flags.c_contiguous:
-            with np.errstate(over="ignore"):
-                return torch.from_numpy(np.ascontiguousarray(self.vectors(values)))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a memory map cannot be written, and nobody does
-            return torch.from_numpy(values)
+        if self.as_they_lie is not None and not self.moved:
+            return self.as_they_lie[lo:hi]
+        return torch.from_numpy(np.ascontiguousarray(self.vectors(self.values[lo:hi])))
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor | None:
+    """Gives rows of float32 without a copy; None: a product needs one."""
+    if values.dtype != np.float32 or not values.flags.c_contiguous:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a memory map cannot be written, and nobody does
+        return torch.from_numpy(values)
 
 
 def bounds(view: Integers | Floats32, vectors_nD: Float32s, norms_n: Float32s, row_1D: Any) -> Any:

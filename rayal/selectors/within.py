@@ -140,6 +140,10 @@ class WithinPool:
         """Gives the best row that is open; -1: none is."""
         return int(self.pool.best()) if self.room.left > 0 else -1
 
+    def close(self, rows: np.ndarray) -> None:
+        """Leaves rows out of this pool; slices are not told, they may come again."""
+        self.pool.close(rows)
+
     def take(self, at: int) -> Any:
         """Picks a row, and closes those that it leaves no room for."""
         picked = self.pool.take(at)

@@ -107,6 +107,7 @@ REFUSED = [
     (["budget=281", "--labelled", "ids.parquet"], ["more than the 280 candidates", "20 of them"]),
     (["budget=0"], ["budget is 0, expected at least 1"]),
     (["~budget"], ["budget has no value, and rayal.selection.Selection needs one"]),
+    (["~strategy"], ["strategy has no value, and rayal.selection.Selection needs one"]),
     (["bugdet=3"], ["no key 'bugdet'", "did you mean budget?", "`rayal select --cfg job`"]),
     (["columns.embeding=x"], ["no key 'columns.embeding'", "did you mean columns.embedding"]),
     (["columns.embedding=vec"], ["no column 'vec'", "they have: sample_id, embedding, probs"]),

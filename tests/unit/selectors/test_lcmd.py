@@ -299,6 +299,55 @@ def test_clusters_that_a_pick_cannot_reach_are_not_measured(monkeypatch):
     assert every.keys.tobytes() == few.keys.tobytes()
 
 
+@pytest.mark.parametrize("selector", [LCMD(), LCMD(precision="float")], ids=repr)
+@pytest.mark.parametrize("kind", ["clusters", "offset", "far"])
+def test_all_rows_at_once_or_those_in_reach_are_the_same(selector, kind, monkeypatch):
+    world = World(kind, 6, num_rows=1_000)
+    first = select(world, 100, 2, selector=selector)
+    for share in (-1.0, 2.0):
+        monkeypatch.setattr(clusters, "_DENSE", share)
+        again = select(world, 100, 2, selector=selector)
+        assert again.ids.tolist() == first.ids.tolist()
+        assert again.keys.tobytes() == first.keys.tobytes()
+
+
+@pytest.mark.parametrize("power", [-480, -60, -20, 20, 60, 480])
+@pytest.mark.parametrize("kind", ["clusters", "lattice"])
+def test_units_change_no_pick(kind, power):
+    """Squares of such numbers do not fit float32."""
+    world = World(kind, 1)
+    world.rows = world.rows.astype(np.float64)
+    first = select(world, 60)
+    world.rows *= 2.0**power
+    again = select(world, 60, 3)
+    assert again.ids.tolist() == first.ids.tolist()
+    assert (again.keys == first.keys * 2.0**power).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int16, np.int32, np.float64])
+@pytest.mark.parametrize("layout", ["plain", "by column", "mapped"])
+def test_features_may_lie_in_any_form(dtype, layout, tmp_path):
+    world = World("lattice", 4)
+    world.rows = (world.rows * 6).astype(dtype)
+    plain = [one[0] for one in world.plain(40)]
+    for selector in (LCMD(precision="float"), LCMD(precision="integer")):
+        rows, known = world.sides(2)
+        for part in rows.parts:
+            values = part.features["embeds"]
+            if layout == "by column":
+                values = np.asfortranarray(values)
+            elif layout == "mapped":
+                np.save(tmp_path / "rows.npy", values)
+                values = np.load(tmp_path / "rows.npy", mmap_mode="r")
+                (tmp_path / "rows.npy").unlink()
+            part.features = {"embeds": values}
+        picks = selector.select(rows, known, 40, KEYS)
+        if selector.precision == "float":
+            assert picks.ids.tolist() == plain
+        else:
+            assert picks.ids.tolist() == select(world, 40, selector=selector).ids.tolist()
+
+
 @pytest.mark.parametrize("watched", [1, 1_000])
 def test_what_is_watched_changes_no_pick(watched, monkeypatch):
     world = World("gauss", 4)
