@@ -46,19 +46,20 @@ def nearest_candidates(
     return Neighbours(ids, squared)
 
 
-def query_blocks(
-    candidates: Candidates, space: Any, step: int
-) -> Iterator[tuple[int, int, Ids, Payload]]:
-    """Gives all candidates, a block of one slice at a time: slice key, first row, ids, payload.
-    Two steps a block are free for whoever takes it."""
-    sizes = candidates.each(_size, step)
+def query_blocks(candidates: Candidates, space: Any, step: int) -> Iterator[tuple[Ids, Payload]]:
+    """Gives all candidates, 1,024 at a time, of one slice or of several: ids and payload. Two steps
+    a block are free for whoever takes it."""
+    sizes = dict(candidates.each(_size, step))
+    keys = sorted(sizes)
+    ends = np.cumsum([sizes[key] for key in keys]).tolist()
+    starts = {key: end - sizes[key] for key, end in zip(keys, ends, strict=True)}
     step += 1
-    for key, num_rows in sizes:
-        for lo, hi in blocks(num_rows, QUERY_ROWS):
-            answers = candidates.each(_block, step, space, key, lo, hi)
-            ids, payload = next(one for one in answers if one is not None)
-            yield key, lo, ids, payload
-            step += 3
+    for lo, hi in blocks(sum(sizes.values()), QUERY_ROWS):
+        answers = [one for one in candidates.each(_block, step, space, starts, lo, hi) if one]
+        ids = np.concatenate([one[0] for one in answers])
+        columns = zip(*(one[1] for one in answers), strict=True)
+        yield ids, tuple(np.concatenate(column) for column in columns)
+        step += 3
 
 
 def _size(part: Slice, step: int) -> tuple[int, int]:
@@ -66,11 +67,12 @@ def _size(part: Slice, step: int) -> tuple[int, int]:
 
 
 def _block(
-    part: Slice, step: int, space: Any, key: int, lo: int, hi: int
+    part: Slice, step: int, space: Any, starts: dict[int, int], lo: int, hi: int
 ) -> tuple[Ids, Payload] | None:
-    if part.key != key:
+    first, last = max(lo - starts[part.key], 0), min(hi - starts[part.key], len(part))
+    if first >= last:
         return None
-    return part.ids[lo:hi], space.payload(part, np.arange(lo, hi))
+    return part.ids[first:last], space.payload(part, np.arange(first, last))
 
 
 def _nearest(

@@ -18,7 +18,7 @@ from rayal.selectors.kernels import Kernel
 from rayal.selectors.lazy import TAKEN, LazyGreedy
 from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import rows_of
-from rayal.selectors.neighbourhood import NO_ROW, nearest_candidates, query_blocks
+from rayal.selectors.neighbourhood import NO_ROW, nearest_candidates, query_blocks, rows_at
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import Int64s, sample_of
 from rayal.selectors.within import (
@@ -105,10 +105,10 @@ class Pairwise:
         k = min(self.num_neighbours, max(candidates.num_rows - 1, 1))
         candidates.each(_opened, 20, space, k)
         step = 21
-        for key, lo, ids, payload in query_blocks(candidates, space, step):
+        for ids, payload in query_blocks(candidates, space, step):
             step += 3
             found = nearest_candidates(candidates, space, payload, ids, k, step - 1)
-            candidates.each(_keep, step, key, lo, found.ids, similar(kernel, found.squared))
+            candidates.each(_keep, step, ids, found.ids, similar(kernel, found.squared))
         step += 3
         known = []
         for ids, payload in labelled_payloads(labelled, space):
@@ -339,11 +339,12 @@ def _opened(part: Slice, step: int, space: Any, k: int) -> None:
     part.cache[_GRAPH] = graph
 
 
-def _keep(part: Slice, step: int, key: int, lo: int, ids: Ids, amounts: Int64s) -> None:
-    if part.key == key:
-        neighbours, similarities = part.cache[_GRAPH]
-        neighbours[lo : lo + len(ids)] = ids
-        similarities[lo : lo + len(ids)] = amounts
+def _keep(part: Slice, step: int, ids: Ids, neighbours: Ids, amounts: Int64s) -> None:
+    at = rows_at(part.ids, ids)
+    there = np.flatnonzero(at >= 0)
+    known, similarities = part.cache[_GRAPH]
+    known[at[there]] = neighbours[there]
+    similarities[at[there]] = amounts[there]
 
 
 def _lists(part: Slice, step: int, ids: Ids) -> tuple[Ids, Ids, Int64s]:

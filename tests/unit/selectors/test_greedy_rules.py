@@ -44,16 +44,17 @@ class World:
 def greedy(ids, gains_of, take, budget, follow=None):
     """Picks the highest gain, ties (but for rounding) by the smallest id; where `follow` says
     which of the rows that tie but for 1e-11, that one."""
-    left, picked, keys = list(range(len(ids))), [], []
+    place = {int(sample_id): row for row, sample_id in enumerate(ids)}
+    left, picked, keys = np.ones(len(ids), bool), [], []
     for turn in range(min(budget, len(ids))):
-        gains = gains_of()
-        best = max(left, key=lambda row: (round(gains[row], 9), -ids[row]))
-        if follow is not None:
-            theirs = ids.tolist().index(follow[turn])
-            best = theirs if gains[theirs] > gains[left].max() - 1e-11 else best
+        gains = np.where(left, gains_of(), -np.inf)
+        tied = np.flatnonzero(gains.round(9) == gains.round(9).max())
+        best = int(tied[ids[tied].argmin()])
+        if follow is not None and gains[place[int(follow[turn])]] > gains.max() - 1e-11:
+            best = place[int(follow[turn])]
         picked.append(best)
         keys.append(gains[best])
-        left.remove(best)
+        left[best] = False
         take(best)
     return ids[picked], np.array(keys)
 
