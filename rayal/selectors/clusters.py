@@ -157,6 +157,7 @@ class Clusters:
             self.evaluations += len(self.part)
             return self.view.nearer(row_1D, self.near)
         rows, places = self._rows_of(which)
+        # Sorted, so that memory is read forwards.
         rows = np.sort(rows[self.reach * self.near[rows] > apart_K[which][places]])
         self.evaluations += len(rows)
         squared = self.view.measured(rows, row_1D)

@@ -38,10 +38,11 @@ class LCMD:
     size likewise, ties within a cluster to the smallest id. The deciding key is the distance to the
     center, the detail `cluster` the number of the center.
 
-    One pass over the labelled rows, O(L M D) as matrix products, then one question a pick, which
-    looks only at clusters that the pick can reach: up to M + K distances for K clusters, and mostly
-    far fewer. 24 bytes a row stay in the slices, 32 with labelled rows. Distances are those of
-    `precision` (see `KCenter`), sums of them are exact: no slicing and no order changes a pick.
+    O(L M D) for the labelled rows, as matrix products, then one question a pick, which looks only
+    at clusters that the pick can reach: O((M + K) D) for K clusters at most, as on isotropic rows,
+    and far less where rows lie in clusters that have a pick. 24 bytes a row stay in the slices, 32
+    with labelled rows. Distances are those of `precision` (see `KCenter`) and sums of them are
+    exact: no slicing and no order changes a pick.
 
     For regression, on the last layer (`embeds`) or on sketched gradients of the whole network
     (feature `grads`: strategy=lcmd_grads, a predictor of numbers only). It looks at nothing but the

@@ -471,6 +471,24 @@ def test_a_work_folder_is_taken_up_again_and_only_for_the_same_rows(tmp_path: Pa
     assert rayal.select(files, **{**asked, "budget": 60}).equals(rayal.select(files, budget=60))
 
 
+def test_one_work_folder_holds_several_selections_apart(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "files", only(ARRAYS, "embedding", "probs"))
+    asked = [
+        {"strategy": "margin"},
+        {"strategy": "entropy"},
+        {"strategy": "power_margin"},
+        {"strategy": "power_margin", "seed": 1},
+        {"strategy": "power_margin", "round": 1},
+        {"strategy": "badge"},
+        {"strategy": "badge", "labelled": IDS[:50]},
+        {"strategy": "margin", "kind": "multilabel"},
+    ]
+    for one in asked * 2:
+        found = rayal.select(files, budget=BUDGET, work=tmp_path / "work", **one)
+        assert found.equals(rayal.select(files, budget=BUDGET, **one)), one
+    assert len(list((tmp_path / "work").iterdir())) == len(asked)
+
+
 def test_nothing_stays_behind_without_one(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     monkeypatch.setattr("tempfile.tempdir", None)
