@@ -208,7 +208,7 @@ class Breaks:
             ["Raises.score failed for ", "KeyError: 'no such word' (own_parts.py:10); mend it"],
         ),
         (
-            ["strategy.selector._target_=own_parts.Breaks", "~strategy.selector.limits"],
+            ["strategy.selector._target_=own_parts.Breaks"],
             ["Breaks.select failed: IndexError: ", "(own_parts.py:18); mend it"],
         ),
     ],

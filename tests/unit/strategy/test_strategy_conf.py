@@ -75,13 +75,17 @@ def test_what_a_selector_may_be_told_is_listed_with_its_default(name):
     """`strategy.selector.feature=x` needs no `+`. Not so `multilabel`: the labels decide it. Greedy
     sampling looks at the inputs, whose column only the model's node knows."""
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())["selector"]
-    parameters = inspect.signature(get_class(node.pop("_target_"))).parameters
+    target = node.pop("_target_")
+    parameters = inspect.signature(get_class(target)).parameters
     defaults = {key: one.default for key, one in parameters.items() if key != "multilabel"}
     if name in OF_INPUTS:
         assert node.pop("feature") == "${model.transform.column}"
         assert defaults.pop("feature") == "embeds"
     if name == "lcmd_grads":
         assert (node.pop("feature"), defaults.pop("feature")) == ("grads", "embeds")
+    if "TopK" in target and name not in LIMITED:
+        # A selector of one's own takes its place, and a key that is null cannot be deleted.
+        assert defaults.pop("limits") is None
     if name in LIMITED:
         limits = node.pop("limits")
         assert defaults.pop("limits") is None
