@@ -177,7 +177,9 @@ class Codes:
         codes = part.cache["codes"]
         if codes is None:
             return self.encode(matrix(part, self.feature)[rows])
-        return codes[torch.from_numpy(rows)].cpu().numpy() if _on_device(codes) else codes[rows]
+        if _on_device(codes):
+            return codes[torch.from_numpy(rows)].cpu().numpy()
+        return np.take(codes, rows, axis=0)  # twice as fast as codes[rows]
 
 
 def fit_codes(
