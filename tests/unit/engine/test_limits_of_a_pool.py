@@ -15,7 +15,7 @@ from rayal.errors import ConfigError, PoolError, RayalError
 from rayal.pool import ingest
 from rayal.types import PREDICTED_CLASS
 
-LIMITS = "strategy.selector.limits"
+LIMITS = "+strategy.selector.limits"
 WORDS = ("Österreich", "Bhutan", "Cuba", "the United Kingdom of Great Britain and Northern Ireland")
 
 
@@ -115,6 +115,6 @@ def test_columns_that_limits_cannot_read_are_refused(stage, tmp_path):
         loop_of(*stage.overrides, "strategy=margin_distinct", f"{LIMITS}.near=null")
     with pytest.raises(ConfigError, match="cold_start needs probs, but round 0 has no model"):
         loop_of(*stage.overrides, "strategy@cold_start=random", (
-            "cold_start.selector.limits={_target_: rayal.selectors.limits.Limits, "
+            "+cold_start.selector.limits={_target_: rayal.selectors.limits.Limits, "
             "group: predicted_class, quota: 3}"
         ))  # fmt: skip
