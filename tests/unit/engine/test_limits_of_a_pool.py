@@ -15,7 +15,7 @@ from rayal.errors import ConfigError, PoolError, RayalError
 from rayal.pool import ingest
 from rayal.types import PREDICTED_CLASS
 
-LIMITS = "+strategy.selector.limits"
+LIMITS = "strategy.selector.limits"
 WORDS = ("Österreich", "Bhutan", "Cuba", "the United Kingdom of Great Britain and Northern Ireland")
 
 
@@ -70,7 +70,7 @@ def test_a_column_of_text_is_balanced_like_one_of_numbers(
 def test_quotas_by_name_money_and_text_that_repeats(stage, tmp_path):
     overrides = (
         "strategy=margin",
-        f"{LIMITS}={{_target_: rayal.selectors.limits.Limits, group: country, "
+        f"+{LIMITS}={{_target_: rayal.selectors.limits.Limits, group: country, "
         "quotas: {Bhutan: 3, Cuba: 2}, quota: 12, cost: price, max_cost: 15, duplicates: text}",
     )
     _, picks, rows = select(stage, tmp_path, *overrides)
