@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ _METHODS: dict[str, Any] = {
     "k_center, mode f": KCenter(precision="float"),
     "badge": Badge(),
     "kmeans_pp": KMeansPP(),
-    "coverage": Coverage(num_references=512),
+    "coverage": Coverage(num_references=2_048),
     "log_det": LogDet(),
 }
 
@@ -52,7 +53,7 @@ class Mortal(Counted):
 
 def restart(quick: bool) -> Iterator[Line]:
     """Kills every method in its middle and near its end, and goes on with the journal of picks."""
-    num_rows, budget = (20_000, 500) if quick else (100_000, 2_000)
+    num_rows, budget = (20_000, 500) if quick else (50_000, 1_000)
     probs_NC, embeds_ND = softmax_head(num_rows, 10, 64, conf=3.0)
     features = {"probs": probs_NC, "embeds": embeds_ND}
     for name, method in _METHODS.items():
@@ -97,7 +98,8 @@ def _num_picks(journal: Journal) -> int:
     assert journal.path is not None
     if not journal.path.exists():
         return 0
-    return sum(line.count("[") - 1 for line in journal.path.read_text().splitlines()[1:])
+    entries = map(json.loads, journal.path.read_text().splitlines()[1:])
+    return sum(len(entry.get("picks", ())) for entry in entries)
 
 
 def _are_equal(one: Picks, other: Picks) -> bool:
