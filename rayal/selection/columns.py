@@ -242,7 +242,29 @@ def _numbers(column: pa.Array, field: pa.Field, where: str) -> np.ndarray:
 
 
 def as_array(values: Any) -> pa.Array:
-    """Gives an (N, ...) array as an Arrow column, without a copy where it lies in a row."""
+    """Gives an (N, ...) array as an Arrow column, without a copy where it lies in a row.
+
+    Raises:
+        ConfigError: it holds what no column can hold.
+    """
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    try:
+        return _as_array(values)
+    except (pa.ArrowException, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"found a {type(values).__name__} that is no column ({str(error).splitlines()[0]}); "
+            "give an array, or a list with a number, a word or a list a row"
+        ) from error
+
+
+def _as_array(values: Any) -> pa.Array:
+    if isinstance(values, np.ma.MaskedArray) and values.ndim == 1:
+        return pa.array(values)
+    if isinstance(values, list | tuple) and any(isinstance(one, list | tuple) for one in values):
+        lengths = {len(one) if isinstance(one, list | tuple) else -1 for one in values}
+        if len(lengths) > 1:  # labels of rows that have several, or none
+            return pa.array(values)
     array = np.ascontiguousarray(np.asarray(values))
     if array.dtype.kind not in "biuf":
         return pa.array(array.tolist())

@@ -238,7 +238,12 @@ def open_given(outputs: Any, what: str = "the outputs") -> Held | Files | Stream
 
 
 def _table(arrays: Mapping[str, Any], what: str) -> pa.Table:
-    columns = {name: as_array(values) for name, values in arrays.items()}
+    columns = {}
+    for name, values in arrays.items():
+        try:
+            columns[name] = as_array(values)
+        except ConfigError as error:
+            raise ConfigError(f"column '{name}' of {what}: {error}") from error
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name}: {length}" for name, length in lengths.items())

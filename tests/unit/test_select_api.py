@@ -366,6 +366,27 @@ def test_labels_may_be_words() -> None:
     assert found["sample_id"].equals(expected["sample_id"])
 
 
+def test_several_labels_a_row_may_be_ragged_lists() -> None:
+    arrays = outputs_of(40)
+    labels = [[], [0], [0, 2], None] + [[1]] * 6
+    known = {"sample_id": arrays["sample_id"][:10].tolist(), "label": labels}
+    options = {"strategy": "badge", "budget": 30, "kind": "multilabel"}
+    batch = rayal.select(only(arrays, "probs", "embedding"), labelled=known, **options)
+    assert sorted(batch["sample_id"].to_pylist()) == sorted(arrays["sample_id"][10:].tolist())
+
+
+def test_arrays_that_are_no_columns_are_named() -> None:
+    words = np.array(["a", 1], object)
+    with pytest.raises(ConfigError, match=r"column 'group' of the outputs: found a ndarray that"):
+        rayal.select({"sample_id": [1, 2], "group": words}, strategy="random", budget=1)
+    graph = torch.ones(2, 3, requires_grad=True)
+    with pytest.raises(ConfigError, match="column 'embedding' of the outputs: .* requires grad"):
+        rayal.select({"sample_id": [1, 2], "embedding": graph}, strategy="k_center", budget=1)
+    masked = {"sample_id": [1, 2], "score": np.ma.array([1.0, 2.0], mask=[False, True])}
+    with pytest.raises(PoolError, match="column 'score' has no value at sample_id 2"):
+        rayal.select(masked, strategy="margin", budget=1)
+
+
 def test_known_outputs_of_a_regression_count() -> None:
     arrays, some = only(ARRAYS, "preds"), IDS[::20]
     asked = {"strategy": "gsy", "budget": BUDGET, "kind": "number"}
