@@ -380,7 +380,7 @@ def test_arrays_that_are_no_columns_are_named() -> None:
     with pytest.raises(ConfigError, match=r"column 'group' of the outputs: found a ndarray that"):
         rayal.select({"sample_id": [1, 2], "group": words}, strategy="random", budget=1)
     graph = torch.ones(2, 3, requires_grad=True)
-    with pytest.raises(ConfigError, match="column 'embedding' of the outputs: .* requires grad"):
+    with pytest.raises(ConfigError, match=r"column 'embedding' of the outputs: .* requires grad"):
         rayal.select({"sample_id": [1, 2], "embedding": graph}, strategy="k_center", budget=1)
     masked = {"sample_id": [1, 2], "score": np.ma.array([1.0, 2.0], mask=[False, True])}
     with pytest.raises(PoolError, match="column 'score' has no value at sample_id 2"):
