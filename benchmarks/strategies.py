@@ -31,7 +31,7 @@ from rayal.types import Kind
 CLASSES = (
     "random", "entropy", "margin", "power_margin", "cluster_margin", "margin_balanced", "k_center",
     "k_center_weighted", "kmeans", "kmeans_pp", "typiclust", "badge", "max_herding", "u_herding",
-    "prob_cover", "facility_location", "log_det", "pairwise", "direct", "galaxy",
+    "prob_cover", "facility_location", "log_det", "pairwise", "direct", "galaxy", "margin_distinct",
 )  # fmt: skip
 NO_MODEL = (
     "random", "k_center", "kmeans", "kmeans_pp", "typiclust", "max_herding", "prob_cover",

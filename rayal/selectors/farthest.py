@@ -20,7 +20,7 @@ from rayal.selectors.codes import fit_codes
 from rayal.selectors.floats import fit_floats
 from rayal.selectors.lazy import LazyGreedy
 from rayal.selectors.limits import Limits
-from rayal.selectors.nearest_center import Center, FarthestFirst, News, rows_of
+from rayal.selectors.nearest_center import Center, FarthestFirst, News, check_weights, rows_of
 from rayal.selectors.outliers import drop_outliers
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.room import Room
@@ -60,6 +60,8 @@ class Farthest:
         sample = sample_of(candidates, self.features, 0)
         assert sample is not None
         room = room_for(self.limits, candidates, labelled, budget)
+        if self.weighted:
+            check_weights(candidates, 2)
         if self._is_small(labelled, budget):
             found = plain.farthest(candidates, labelled, budget, self, sample)
             if found is not None:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rayal.errors import ScoringError
 from rayal.types import Candidates, Float64s, Ids, Slice
 
 TAKEN = -math.inf  # the bound of a row that is picked or may not be picked any more
@@ -145,6 +146,9 @@ class LazyGreedy:
     _told: int = 0
     _num_slices: int = 1
     _above: int = field(default_factory=lambda: _MOST)
+    _asked: int = 0  # so many bounds lay above the last threshold, or all of them
+    _least_above: int = 0  # after a round without a pick: no fewer until there is one
+    _patience: int = 1  # so many times `most` rows are looked at
 
     def open(self) -> None:
         """Opens the rule in every slice."""
@@ -180,9 +184,10 @@ class LazyGreedy:
                 news = pool.news()
                 if floor.gain == -math.inf and news is None:
                     break
-                self._above, self.most = 2 * self._above, 2 * self.most
+                self._least_above, self._patience = 2 * self._asked, 2 * self._patience
                 answers = self._learn(news)
                 continue
+            self._least_above, self._patience = 0, 1
             keep(new)
             picked += new
             self.num_before += len(new)
@@ -197,7 +202,7 @@ class LazyGreedy:
 
     def _pool(self, values: Float64s, counts: Float64s, wanted: int) -> tuple[Any, Floor]:
         """Gives the rows above a threshold that enough of them pass."""
-        above = self._above
+        above = max(self._above, self._least_above)
         while True:
             self.trace.trials += 1
             tau = _threshold(values, counts, above)
@@ -209,6 +214,7 @@ class LazyGreedy:
                 break
             above *= 2
             values, counts = _merged([(one.values, one.counts) for one in answers])
+        self._asked = above
         # As many bounds above the next threshold as will leave about `_AIM` rows.
         self._above = max(self.fewest, round(above * min(2.0, max(0.25, _AIM / max(found, 1)))))
         floor = Floor(tau)
@@ -223,18 +229,20 @@ class LazyGreedy:
         self.trace.sent_bytes += sum(size_of(one) for one in answers)
         carried = [one.carried for one in answers if len(one.ids)]
         pool = self.rule.pool(ids, gains, carried, self.num_before)
-        if len(ids) > self.most:
+        most = self._patience * self.most
+        if len(ids) > most:
             # The best of them are enough: every pick brings the others up to date.
             order = np.lexsort((ids, -gains))
-            edge = order[self.most]
+            edge = order[most]
             if floor.precedes(float(gains[edge]), int(ids[edge])):
                 floor = Floor(float(gains[edge]), int(ids[edge]))
-            pool.close(np.sort(np.argsort(np.argsort(ids))[order[self.most :]]))
+            pool.close(np.sort(np.argsort(np.argsort(ids))[order[most:]]))
         return pool, floor
 
     def _most_of_a_slice(self) -> int:
         """Gives how many rows a slice sends: all slices together, some times what is used."""
-        return max(self.fewest, _SPARE * self.most // max(self._num_slices, 1))
+        most = self._patience * self.most
+        return max(self.fewest, _SPARE * most // max(self._num_slices, 1))
 
     def ask(self, ask: Callable[..., Any], *args: Any) -> list[Any]:
         """Asks every slice, in the next step."""
@@ -298,7 +306,17 @@ def rows_above(part: Slice, step: int, tau: float, most: int) -> Above:
 
 def sketch(bounds: Float64s) -> tuple[Float64s, Float64s]:
     """Gives some bounds, highest first, and about how many rows lie up to each since the one
-    before. It looks at every k-th row: a threshold need not be exact, only the picks."""
+    before. It looks at every k-th row: a threshold need not be exact, only the picks.
+
+    Raises:
+        ScoringError: a bound is NaN, and nothing can be said of that row.
+    """
+    if np.isnan(bounds).any():
+        raise ScoringError(
+            f"gains of {int(np.isnan(bounds).sum())} of {len(bounds)} rows are no numbers, "
+            "expected finite ones; check the feature and the selector's arguments for values near the ends "
+            "of what a float holds"
+        )
     stride = max(1, len(bounds) // _SKETCHED)
     some = bounds[::stride]
     some = np.sort(some[some > TAKEN])[::-1]

@@ -11,9 +11,10 @@ import numpy as np
 from rayal.errors import ScoringError
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.space import BLOCK_CENTERS, BLOCK_ROWS, Int64s, Payload
-from rayal.types import Float64s, Ids, Slice
+from rayal.types import Candidates, Float64s, Ids, Slice
 
 _INNER = 512  # rows of the pool that are brought up to date at every pick
+_GREATEST_WEIGHT = 1e60  # its square times a squared distance, at most 1e300, is a number still
 _ALIVE = 0.7  # a block of rows is cut down when so few of it are still above the floor
 
 
@@ -129,6 +130,8 @@ class FarthestState:
         seen = int(self.stamps[rows[0]])
         if seen < BLOCK_CENTERS:
             seen = 0  # so that most blocks of rows meet the same blocks of centers
+        # Rows that have met picks know their nearest labelled row, and may meet those once more.
+        is_new = self.stamps[rows] < self.num_labelled
         points = self.space.rows(self.part, rows)
         while seen < self.num_centers and len(rows):
             end = min(self.num_centers, (seen // BLOCK_CENTERS + 1) * BLOCK_CENTERS)
@@ -142,16 +145,17 @@ class FarthestState:
             which = rows[closer]
             self.squared[which] = squared_n[closer]
             self.nearest[which] = nearest_n[closer] + seen
-            self.stamps[rows] = seen = end
+            seen = end
+            self.stamps[rows] = np.maximum(self.stamps[rows], end)
             if seen == self.num_labelled:
-                self.labelled[rows] = self.squared[rows]
+                self.labelled[rows[is_new]] = self.squared[rows[is_new]]
             gains_n = self._gains(rows)
             gains_n[self.bounds[rows] == TAKEN] = TAKEN
             self.bounds[rows] = gains_n
             alive = gains_n > floor
             if seen < self.num_centers and np.count_nonzero(alive) < _ALIVE * len(rows):
                 at = np.flatnonzero(alive)
-                rows, points = rows[at], self.space.take(points, at)
+                rows, is_new, points = rows[at], is_new[at], self.space.take(points, at)
 
     def _gains(self, rows: np.ndarray) -> Float64s:
         squared_n = self.squared[rows]
@@ -347,3 +351,22 @@ def weights_of(part: Slice) -> Float64s:
         )
     weights: Float64s = np.square(part.scores)
     return weights
+
+
+def check_weights(candidates: Candidates, step: int) -> None:
+    """Refuses scores whose squares are lost; some may be small beside others.
+
+    Raises:
+        ScoringError: the largest score is no number to square.
+    """
+    greatest = max(candidates.each(_greatest_score, step), default=0.0)
+    if greatest > _GREATEST_WEIGHT or 0.0 < greatest < 1.0 / _GREATEST_WEIGHT:
+        raise ScoringError(
+            f"the largest score is {greatest:.6g}, expected weights of which it lies between "
+            f"{1.0 / _GREATEST_WEIGHT:g} and {_GREATEST_WEIGHT:g}: their squares count; scale the "
+            "scores"
+        )
+
+
+def _greatest_score(part: Slice, step: int) -> float:
+    return float(part.scores.max(initial=0.0))

@@ -50,7 +50,7 @@ def farthest(
 
     (name,) = method.features
     weighted = method.weighted
-    extents = [*candidates.each(_open, 2, name), *labelled.each(_open, 2, name)]
+    extents = [*candidates.each(_open, 3, name), *labelled.each(_open, 3, name)]
     extent = check_extents(name, [one for one, _ in extents])
     least = min((norm for _, norm in extents), default=0.0)
     if not (least > _LEAST and extent.norm < _GREATEST):
@@ -61,7 +61,7 @@ def farthest(
     step = 30
     centers: list[Center] = []
     bounds: list[tuple[float, float] | None] = []
-    for ids, payload in labelled_payloads(labelled, space, 3):
+    for ids, payload in labelled_payloads(labelled, space, 4):
         known.append(ids)
         news = News(payload, np.empty(0, np.int64))
         bounds = candidates.each(_cover, step, news, weighted)
@@ -170,11 +170,7 @@ def _cover(part: Slice, step: int, news: News, weighted: bool) -> tuple[float, f
         if len(taken):
             cache["taken"] = np.concatenate([cache["taken"], taken])
         near[cache["taken"]] = TAKEN
-    doubt = _doubt(part, cache["reach"])
-    gains = cache["near"]
-    if weighted:
-        factors = weights_of(part)
-        gains, doubt = gains * factors, doubt * float(factors.max())
+    gains, doubt = _gains(part, weights_of(part) if weighted else None)
     return float(gains.max()), doubt
 
 
@@ -186,8 +182,7 @@ def _exact(
     if not len(part):
         return None
     factors = weights_of(part) if weighted else None
-    gains = part.cache["near"] if factors is None else part.cache["near"] * factors
-    doubt = _doubt(part, part.cache["reach"]) * (1.0 if factors is None else float(factors.max()))
+    gains, doubt = _gains(part, factors)
     highest = float(gains.max())
     if highest == TAKEN or highest + doubt < least:
         return None
@@ -214,6 +209,16 @@ def _exact(
         to_labelled,
     )
     return Best(center, space.payload(part, np.array([at])))
+
+
+def _gains(part: Slice, factors: Float64s | None) -> tuple[np.ndarray, float]:
+    """Gives float32 gains, those of taken rows below all others, and how far they may be off."""
+    near, doubt = part.cache["near"], _doubt(part, part.cache["reach"])
+    if factors is None:
+        return near, doubt
+    gains = np.full(len(near), TAKEN)
+    np.multiply(near, factors, out=gains, where=near > TAKEN)  # 0 times that would be no number
+    return gains, doubt * float(factors.max())
 
 
 def _settled(

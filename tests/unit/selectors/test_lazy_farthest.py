@@ -206,6 +206,76 @@ def test_what_explains_a_pick_is_said():
             center_ids.append(sample_id)
 
 
+@pytest.mark.parametrize("precision", ["integer", "float"])
+def test_what_explains_a_pick_is_right_after_many_rounds_however_cut(precision, monkeypatch):
+    for name, value in (("_FEWEST", 64), ("_AIM", 256), ("_MOST", 1_024)):
+        monkeypatch.setattr(lazy, name, value)
+    rng = np.random.default_rng(5)
+    middles = 3 * rng.standard_normal((60, 6))
+    x = (middles[rng.integers(0, 60, 12_000)] + rng.standard_normal((12_000, 6))).astype(np.float32)
+    known = x[:200] + np.float32(0.01)
+    found = []
+    for num_slices in (1, 3):
+        rows = cut(np.arange(12_000), features={"embeds": x}, num_slices=num_slices)
+        held = labelled(np.arange(20_000, 20_200), {"embeds": known})
+        picks = KCenter(precision=precision).select(rows, held, 1_500, KEYS)
+        assert said_rounds(picks.note) >= 5
+        found.append(picks)
+        far = np.sqrt(((x[picks.ids, None].astype(float) - known) ** 2).sum(axis=2)).min(axis=1)
+        rounding = 0.2 if precision == "integer" else 1e-6
+        np.testing.assert_allclose(picks.details["labelled_distance"], far, atol=rounding)
+    assert found[0].ids.tolist() == found[1].ids.tolist()
+    for name, values in found[0].details.items():
+        np.testing.assert_array_equal(values, found[1].details[name], err_msg=name)
+
+
+def said_rounds(note):
+    return int(note.split(" rounds")[0].split()[-1])
+
+
+@pytest.mark.parametrize("budget", [40, 60])
+def test_rows_of_weight_0_come_last_by_id_even_if_one_was_first(budget):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((60, 4)).astype(np.float32)
+    weights = rng.random(60)
+    weights[((x - x.mean(axis=0)) ** 2).sum(axis=1).argmax()] = 0.0  # the first pick has no weight
+    weights[rng.permutation(60)[:35]] = 0.0
+    rows = cut(np.arange(60), weights, {"embeds": x}, 3)
+    method = KCenter(weighted=True, precision="float")
+    picks = method.select(rows, none_labelled(embeds=x), budget, KEYS)
+    wanted = by_hand(np.arange(60), x, np.empty((0, 4)), budget, weights)
+    assert picks.ids.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-170])
+def test_weights_whose_squares_are_lost_are_refused(scale):
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 4)).astype(np.float32)
+    for budget in (10, 60):
+        rows = cut(np.arange(200), rng.random(200) * scale, {"embeds": x}, 3)
+        with pytest.raises(ScoringError, match="the largest score is .* scale the scores"):
+            KCenter(weighted=True).select(rows, none_labelled(embeds=x), budget, KEYS)
+
+
+def test_a_crowd_that_rounding_cannot_tell_apart_does_not_stop_the_greedy():
+    # Blank images: their bounds lie above all their gains, and more of them than a round looks at.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((16_000, 8))
+    x[:10_000] = x[0] + 1e-4 * rng.standard_normal((10_000, 8))
+    x = rng.permutation(x).astype(np.float32)
+    rows = cut(np.arange(16_000), features={"embeds": x}, num_slices=3)
+    method = Coverage(kernel="cosine", num_references=256)
+    picks = method.select(rows, none_labelled(embeds=x), 40, KEYS)
+    assert len(picks.ids) == 40
+    assert said_rounds(picks.note) < 40
+    assert (np.diff(picks.keys) <= 0).all()
+
+
+def test_bounds_that_are_no_numbers_are_refused():
+    with pytest.raises(ScoringError, match="gains of 1 of 3 rows are no numbers"):
+        lazy.sketch(np.array([1.0, np.nan, 2.0]))
+
+
 def test_the_choice_of_precision_and_why_is_said():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3000, 32)).astype(np.float32)
