@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
+from rayal.engine.picking import pick
 from rayal.engine.restricted import restricted
 from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
 from rayal.engine.survivors import write_taken
@@ -248,8 +249,7 @@ class Loop:
             self.progress.say(f"round {t}: {note}")
         self._check_rejected(done.tallies)
         with self.clock("select"):
-            picks = strategy.select(done.candidates, done.labelled, self.budget, keys)
-            picks = strategy.with_chances(picks, done.tallies.num_scored)
+            picks = pick(strategy, done, self.budget, keys)
             picks = replace(picks, note="; ".join(one for one in (note, picks.note) if one))
         with self.clock("fetch"):
             rows = self.engine.rows(picks.ids, self.pool.schema.names)

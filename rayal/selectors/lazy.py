@@ -314,8 +314,8 @@ def sketch(bounds: Float64s) -> tuple[Float64s, Float64s]:
     if np.isnan(bounds).any():
         raise ScoringError(
             f"gains of {int(np.isnan(bounds).sum())} of {len(bounds)} rows are no numbers, "
-            "expected finite ones; check the feature and the selector's arguments for values near the ends "
-            "of what a float holds"
+            "expected finite ones; check the feature and the selector's arguments for values near "
+            "the ends of what a float holds"
         )
     stride = max(1, len(bounds) // _SKETCHED)
     some = bounds[::stride]
