@@ -17,7 +17,8 @@ from rayal.types import Candidates, Needs, Picks
 class ClusterMargin:
     """Picks the best-scored row of each cluster in turn, the smallest clusters first. O(M K D).
 
-    The candidates are the strategy's M best scores (the paper's k_m lowest margins). Clusters that
+    The candidates are the strategy's M best scores (the paper's k_m lowest margins), `feature` is
+    (M, D) over them, (L, D) over labelled and pending rows; centroids are (K, D). Clusters that
     run dry leave the round; labelled and pending rows are turns their cluster has had already. Ties
     of score go to the smallest id, ties of size to the lowest cluster. The key is the score.
 

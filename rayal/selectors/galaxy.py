@@ -20,13 +20,14 @@ from rayal.types import Candidates, Picks
 class Galaxy:
     """Picks, for each class, the middles of the shortest stretches between unlike labels.
 
-    Every class has a line of all rows, by margin (`rayal.selectors.lines`). Where two labelled rows
-    with no labelled row between them are not alike (one of the class, one not), the class begins or
-    ends between them: the middle row of the shortest such stretch is picked, again and again. Once
-    no stretch is left, rows go by their distance to the places found, from above first. Without two
+    `probs` are (M, C) over candidates, labels (L,), or (L, C) where a row has many. Every class has
+    a line of all rows, by margin (`rayal.selectors.lines`). Where two labelled rows with no
+    labelled row between them are not alike (one of the class, one not), the class begins or ends
+    between them: the middle row of the shortest such stretch is picked, again and again. Once no
+    stretch is left, rows go by their distance to the places found, from above first. Without two
     unlike labels rows are drawn uniformly. The budget is divided equally over the classes, which
-    take their turns from the one with the fewest labels on. The deciding key is the margin.
-    O(M C + C M log M) time; 40 bytes a pick travel.
+    take their turns from the one with the fewest labels on. The deciding key is the margin. O(M C +
+    C M log M) time; 40 bytes a pick travel.
 
     Departures: the labels of a batch come together, so a pick of this batch stands with what the
     model says of it until they are there; the paper asks for each label before the next pick. A

@@ -14,9 +14,10 @@ from rayal.types import Candidates, Needs, Picks
 class GSx:
     """Picks the row with the largest distance to its nearest known row. Cost: as `k_center`.
 
-    d_n = min over m of |x_n - x_m|, x the `feature`; m runs over labelled, pending and picked rows.
-    Without labelled rows the first pick is the candidate nearest to the mean, the one difference
-    from k-center. Ties go to the smallest id. The deciding key is d_n.
+    d_n = min over m of |x_n - x_m|, x the `feature`, (M, D) over candidates and (L, D) over
+    labelled rows; m runs over labelled, pending and picked rows. Without labelled rows the first
+    pick is the candidate nearest to the mean, the one difference from k-center. Ties go to the
+    smallest id. The deciding key is d_n.
 
     Raises:
         ConfigError: the feature is an id or a label.

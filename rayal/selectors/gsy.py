@@ -13,7 +13,8 @@ from rayal.types import Candidates, Picks
 class GSy:
     """Picks the row whose prediction is farthest from every known output. O((L + B) M T) time.
 
-    d_n = min over m of |f(x_n) - y_m|, m over the labelled rows. Ties go to the smallest id; the
+    d_n = min over m of |f(x_n) - y_m|, m over the labelled rows; predictions f are `preds`, (M, T),
+    y the labels, (L, T). Ties go to the smallest id; the
     deciding key is d_n. Two departures, since the paper asks for one label at a time and takes its
     first labels by GSx: pending rows and picks of this batch stand in with their own prediction,
     and without labelled rows the first pick is the one nearest to the mean prediction.

@@ -15,9 +15,10 @@ class IGS:
     """Picks the row that is far from every known row in input times output. O((L + B) M (D + T)).
 
     d_n = min over m of |x_n - x_m| |f(x_n) - y_m|, m over the labelled rows (the smallest product,
-    not the product of the smallest). Ties go to the smallest id; the deciding key is d_n. As in
-    GSy pending rows and picks of this batch stand in with their own prediction; without labelled
-    rows the first pick is the candidate nearest to the mean of the inputs, as in GSx.
+    not the product of the smallest); x is `feature`, (M, D), f `preds`, (M, T), y the labels, (L,
+    T). Ties go to the smallest id; the deciding key is d_n. As in GSy pending rows and picks of
+    this batch stand in with their own prediction; without labelled rows the first pick is the
+    candidate nearest to the mean of the inputs, as in GSx.
 
     Raises:
         ConfigError: the feature is an id or a label.

@@ -17,14 +17,17 @@ from rayal.types import Candidates, Needs, Picks
 class KCenter:
     """Picks the row farthest from every labelled, pending and picked row, B times.
 
-    The greedy 2-approximation of k-center, on the Euclidean distance of `feature`: an output, or a
-    numeric or vector column of the pool. Labelled rows are the first centers. Ties go to the
-    smallest id. Without labelled rows the first pick is the row farthest from the candidates' mean
-    (the mean of 4,096 of them, drawn by id). The deciding key is the distance.
+    The greedy 2-approximation of k-center, on the Euclidean distance of `feature`, (M, D) over
+    candidates and (L, D) over labelled and pending rows: an output, or a numeric or vector column
+    of the pool. Labelled rows are the first centers. Ties go to the smallest id. Without labelled
+    rows the first pick is the row farthest from the candidates' mean (the mean of 4,096 of them,
+    drawn by id). The deciding key is the distance.
 
     It is exact lazy greedy (`rayal.selectors.lazy`): about M B / ln(M / B) distances, as matrix
     products, in some 10 to 40 rounds; 24 bytes a row stay in the slices beside a byte a coordinate,
-    and a few thousand rows a round travel. Up to 50 picks go the plain way, one pass a pick.
+    and a few thousand rows a round travel. Up to 50 picks go the plain way, one pass a
+    pick, which gives the textbook's; they need not be the first of a larger batch, which may go by
+    integers.
 
     `precision`: distances of small integers (exact in any order) where rounding is small beside
     what is measured, else of the values in float64; 'float' asks for the latter, which gives the

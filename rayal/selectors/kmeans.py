@@ -18,7 +18,8 @@ from rayal.types import Candidates, Needs, Picks
 class KMeans:
     """Picks the row nearest to each centroid, the largest uncovered clusters first. O(M K D) time.
 
-    There are as many clusters as picks and labelled or pending rows, so that enough of them are
+    `feature` is (M, D) over candidates, (L, D) over labelled and pending rows; centroids are (K,
+    D). There are as many clusters as picks and labelled or pending rows, so that enough of them are
     uncovered; a cluster with t such rows has had t turns. Where clusters are fewer (a bound, or
     equal rows) they go on with their second nearest row, and so on. Ties go to the smallest id,
     ties of size to the lowest cluster. The deciding key is the distance to the centroid.

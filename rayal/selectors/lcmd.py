@@ -32,11 +32,12 @@ _WATCHED = 8  # clusters: the next largest is mostly among them, or it is asked 
 class LCMD:
     """Picks the farthest row of the largest cluster, B times.
 
-    Every row belongs to its nearest center; labelled, pending and picked rows are the centers. The
-    size of a cluster is the sum of the squared distances of its rows to their center. Ties of
-    distance to a center go to the first center (labelled rows by id, then picks in order), ties of
-    size likewise, ties within a cluster to the smallest id. The deciding key is the distance to the
-    center, the detail `cluster` the number of the center.
+    `feature` is (M, D) over candidates, (L, D) over labelled rows, which are centers: K = L + B of
+    them in the end. Every row belongs to its nearest center; labelled, pending and picked rows are
+    the centers. The size of a cluster is the sum of the squared distances of its rows to their
+    center. Ties of distance to a center go to the first center (labelled rows by id, then picks in
+    order), ties of size likewise, ties within a cluster to the smallest id. The deciding key is the
+    distance to the center, the detail `cluster` the number of the center.
 
     O(L M D) for the labelled rows, as matrix products, then one question a pick, which looks only
     at clusters that the pick can reach: O((M + K) D) for K clusters at most, as on isotropic rows,

@@ -26,12 +26,12 @@ _QUERIES = 512  # labelled rows that are looked for together
 class Seals:
     """Lets through the `num_neighbors` nearest rows of every labelled or pending row.
 
-    The union of the k nearest unlabelled rows of each, on the Euclidean distance of `feature`, a
-    column of the pool that no training changes; only these are scored, so that a round costs what
-    they cost, at most k a labelled row. Every slice answers with its own nearest, through a faiss
-    index of its own, and the answers are merged: ties of distance go to the smallest id. Where
-    there are fewer than the budget, k doubles until there are enough. Without labelled rows every
-    row is scored.
+    The union of the k nearest unlabelled rows of each, on the Euclidean distance of `feature`, (N,
+    D) over the pool, a column of the pool that no training changes; only these are scored, so that
+    a round costs what they cost, at most k a labelled row. Every slice answers with its own
+    nearest, through a faiss index of its own, and the answers are merged: ties of distance go to
+    the smallest id. Where there are fewer than the budget, k doubles until there are enough.
+    Without labelled rows every row is scored.
 
     `index`: 'flat' is exact, O(M L D) time for L labelled rows and 4 bytes a coordinate of a slice
     at a time; about 2 k rows of 24 bytes a labelled row travel, and log2(k) numbers a slice. 'ivf'

@@ -16,7 +16,8 @@ from rayal.types import Candidates, Needs, Picks
 class TopK:
     """Picks the best B scores, ties by smallest id. O(M) time, B x S pairs of traffic or fewer.
 
-    Labelled and pending rows are never among the candidates, and change nothing here.
+    Scores are (M,), B of them are picked. Labelled and pending rows are never among the candidates,
+    and change nothing here.
 
     Within `limits` it is greedy in the order of score, exact for any slicing:
     - Quotas, balance, shares: the batch of the highest sum of scores that they allow.

@@ -20,7 +20,8 @@ from rayal.types import Candidates, Needs, Picks
 class TypiClust:
     """Picks the row in the densest place of each cluster, the largest uncovered clusters first.
 
-    There are as many k-means clusters as picks and labelled or pending rows, at most
+    `feature` is (M, D) over candidates, (L, D) over labelled and pending rows; centroids are (K,
+    D). There are as many k-means clusters as picks and labelled or pending rows, at most
     `max_clusters`, so that enough of them have no label; a cluster with t such rows has had t
     turns. Typical is the row whose `num_neighbors` nearest rows of the same cluster (half the
     cluster where that is fewer) are nearest on average. Clusters of up to `small_cluster` rows,
