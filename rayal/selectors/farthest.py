@@ -63,7 +63,7 @@ class Farthest:
         if self.weighted:
             check_weights(candidates, 2)
         if self._is_small(labelled, budget):
-            found = plain.farthest(candidates, labelled, budget, self, sample)
+            found = plain.farthest(candidates, labelled, budget, self, sample, names)
             if found is not None:
                 return found
         return self._lazy(candidates, labelled, budget, sample, room, names)
@@ -233,8 +233,13 @@ def labelled_payloads(labelled: Candidates, space: Any, first_step: int = 20) ->
 
 def payload_of(greedy: LazyGreedy, space: Any, picked: Sequence[int]) -> News:
     """Gives rows that were picked as centers, in the order picked."""
+    return payloads_of(greedy.ask(payload, space, np.sort(np.array(picked, np.int64))), picked)
+
+
+def payloads_of(answers: Sequence[tuple[Ids, Payload]], picked: Sequence[int]) -> News:
+    """Gives what slices answered to `payload` as centers, in the order picked."""
     ids = np.array(picked, np.int64)
-    answers = [one for one in greedy.ask(payload, space, np.sort(ids)) if len(one[0])]
+    answers = [one for one in answers if len(one[0])]
     found = np.concatenate([one[0] for one in answers])
     order = np.argsort(found)[np.argsort(np.argsort(ids))]
     columns = zip(*(one[1] for one in answers), strict=True)

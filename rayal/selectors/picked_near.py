@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rayal.selectors.farthest import labelled_payloads, payload
+from rayal.selectors.farthest import labelled_payloads, payload, payloads_of
 from rayal.selectors.floats import FloatPoints, Floats, squared_norms
-from rayal.selectors.space import Payload, blocks
+from rayal.selectors.space import blocks
 from rayal.types import NO_ID, Candidates, Float64s, Ids, Picks
 
 _STEP = 1 << 40  # beyond the steps of any method
@@ -41,8 +40,8 @@ def with_nearest(picks: Picks, candidates: Candidates, labelled: Candidates, fea
         said = f"{num_rows} picks are too many to say what is near each"
         return replace(picks, note="; ".join(one for one in (picks.note, said) if one))
     space = Floats((feature,), (np.zeros(1),), (1.0,), (False,))
-    answers = [one for one in candidates.each(payload, _STEP, space, np.sort(picks.ids))]
-    rows = _in_order(picks.ids, [one for one in answers if len(one[0])])
+    answers = candidates.each(payload, _STEP, space, np.sort(picks.ids))
+    rows = payloads_of(answers, picks.ids.tolist()).payload
     scale = _scale(rows[0])
     if scale is None:
         return picks
@@ -102,13 +101,6 @@ def _earlier(
             if squared[at] < least[row]:
                 least[row], ids[row] = squared[at], picked[lo + at]
     return least, ids
-
-
-def _in_order(picked: Ids, answers: Sequence[tuple[Ids, Payload]]) -> Payload:
-    ids = np.concatenate([one[0] for one in answers])
-    order = np.argsort(ids)[np.argsort(np.argsort(picked))]
-    columns = zip(*(one[1] for one in answers), strict=True)
-    return tuple(np.concatenate(column)[order] for column in columns)
 
 
 def _scale(rows_BD: np.ndarray) -> float | None:

@@ -7,11 +7,12 @@ few rows that it leaves in doubt are measured exactly, so the picks are those of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from rayal.journal import journal_of
 from rayal.selectors.floats import Floats, squared_norms
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.nearest_center import Center, News, rows_of, weights_of
@@ -40,13 +41,14 @@ def farthest(
     budget: int,
     method: Farthest,
     sample: Payload,
+    names: tuple[Any, ...] = (),
 ) -> Picks | None:
-    """Gives the picks, or None where float32 cannot tell the rows apart.
+    """Gives the picks, or None where float32 cannot tell the rows apart. `names`: see the journal.
 
     Raises:
         ScoringError: the feature holds NaN, infinite numbers, or some too large to square.
     """
-    from rayal.selectors.farthest import labelled_payloads
+    from rayal.selectors.farthest import labelled_payloads, payload, payloads_of
 
     (name,) = method.features
     weighted = method.weighted
@@ -59,15 +61,22 @@ def farthest(
     space = Floats((name,), (np.zeros_like(origin),), (1.0,), (False,))
     known: list[Ids] = []
     step = 30
-    centers: list[Center] = []
     bounds: list[tuple[float, float] | None] = []
-    for ids, payload in labelled_payloads(labelled, space, 4):
+    for ids, rows in labelled_payloads(labelled, space, 4):
         known.append(ids)
-        news = News(payload, np.empty(0, np.int64))
+        news = News(rows, np.empty(0, np.int64))
         bounds = candidates.each(_cover, step, news, weighted)
         step += 1
     num_labelled = sum(len(ids) for ids in known)
-    while True:
+    journal = journal_of(candidates)
+    entries = journal.begin("plain", method, budget, candidates.num_rows, num_labelled, *names)
+    centers = [Center(*one) for entry in entries for one in entry["picks"]][:budget]
+    if centers:
+        picked = [center.sample_id for center in centers]
+        news = payloads_of(candidates.each(payload, step, space, np.sort(picked)), picked)
+        bounds = candidates.each(_cover, step + 1, news, weighted)
+        step += 2
+    while len(centers) < budget:
         if bounds:
             least = max(far - doubt for far, doubt in filter(None, bounds))
             answers = candidates.each(_exact, step, space, num_labelled, weighted, least)
@@ -78,6 +87,7 @@ def farthest(
             key=lambda one: (one.center.gain, -one.center.sample_id),
         )
         centers.append(best.center)
+        journal.add(picks=[best.center])
         if len(centers) == budget:
             break
         news = News(best.payload, np.array([best.center.sample_id]))

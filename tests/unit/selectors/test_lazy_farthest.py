@@ -253,7 +253,7 @@ def test_weights_whose_squares_are_lost_are_refused(scale):
     x = rng.standard_normal((200, 4)).astype(np.float32)
     for budget in (10, 60):
         rows = cut(np.arange(200), rng.random(200) * scale, {"embeds": x}, 3)
-        with pytest.raises(ScoringError, match="the largest score is .* scale the scores"):
+        with pytest.raises(ScoringError, match=r"the largest score is .* scale the scores"):
             KCenter(weighted=True).select(rows, none_labelled(embeds=x), budget, KEYS)
 
 
@@ -357,20 +357,25 @@ class Dying(Slices):
 
 
 JOURNALLED = [
-    KCenter(precision="integer"),
-    KCenter(precision="float"),
-    KCenter(outliers=0.05, precision="integer"),
-    Badge(),
-    KMeansPP(),
-    Coverage(num_references=100),
-    LogDet(),
-    Pairwise(num_neighbours=3),
+    (KCenter(precision="integer"), 90),
+    (KCenter(precision="float"), 90),
+    (KCenter(outliers=0.05, precision="integer"), 90),
+    (KCenter(), 40),  # the plain way
+    (KCenter(weighted=True), 40),
+    (GSx(), 40),
+    (Badge(), 90),
+    (KMeansPP(), 90),
+    (Coverage(num_references=100), 90),
+    (LogDet(), 90),
+    (Pairwise(num_neighbours=3), 90),
 ]
 
 
-@pytest.mark.parametrize("selector", JOURNALLED, ids=repr)
+@pytest.mark.parametrize(("selector", "budget"), JOURNALLED, ids=repr)
 @pytest.mark.parametrize("num_known", [0, 6])
-def test_a_driver_that_died_goes_on_with_the_same_picks(selector, num_known, tmp_path, small_pools):
+def test_a_driver_that_died_goes_on_with_the_same_picks(
+    selector, budget, num_known, tmp_path, small_pools
+):
     rng = np.random.default_rng(4)
     probs = rng.dirichlet(np.full(3, 0.4), 220).astype(np.float32)
     x = rng.standard_normal((220, 5)).astype(np.float32)
@@ -383,24 +388,26 @@ def test_a_driver_that_died_goes_on_with_the_same_picks(selector, num_known, tmp
         return rows, held if num_known else none_labelled(**every)
 
     rows, held = sides()
-    steady = selector.select(rows, held, 90, KEYS)
+    steady = selector.select(rows, held, budget, KEYS)
     asked = len(rows.steps)
     journal = Journal(tmp_path / "picks.jsonl")
     resumed = 0
     for last in np.linspace(1, asked - 1, 9).astype(int):
         rows, held = sides()
         with pytest.raises(KeyboardInterrupt):
-            selector.select(Dying(rows.parts, journal, last), held, 90, KEYS)
+            selector.select(Dying(rows.parts, journal, last), held, budget, KEYS)
         lines = journal.path.read_text().count("\n") if journal.path.exists() else 0
         resumed += lines > 1
         with journal.path.open("a") as file:
             file.write('{"picks": [[1, 0.5')  # a line that the kill cut short
         rows, held = sides()
         rows.journal = journal
-        again = selector.select(rows, held, 90, KEYS)
+        again = selector.select(rows, held, budget, KEYS)
         assert again.ids.tolist() == steady.ids.tolist()
         assert again.keys.tobytes() == steady.keys.tobytes()
         assert again.reasons == steady.reasons
+        for name, values in steady.details.items():
+            np.testing.assert_array_equal(again.details[name], values, err_msg=name)
         if last % 2:
             journal.path.unlink()
         else:  # another selection's journal is written over
