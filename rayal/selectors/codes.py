@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rayal.errors import ScoringError
@@ -38,6 +39,7 @@ _MAX_COORDINATE = 127.0  # of int8, a quarter of the memory of float32
 _GATE = 0.5  # of 1 / (scale x median coordinate): beyond, most coordinates round to 0
 _CLEAR_STEPS = 24.0  # between neighbours of the sample: rounding moves them by 0.4 steps
 _NEIGHBOURS = 1_024  # rows of the sample whose neighbours are looked at
+_LEAST32 = 1e-30  # squared norms below lose bits in float32, and then all of them
 _CODES_BYTES = 1 << 30  # a slice whose codes are larger makes them anew at every use
 
 
@@ -93,11 +95,9 @@ class Codes:
             return values
         if self.normalise:
             values = normalised(values)
-        is_float32 = values.dtype.itemsize <= 4 and 1e-30 < self.scale < 1e30
-        width = np.float32 if is_float32 else np.float64
-        moved = np.subtract(values, self.origin.astype(width), dtype=width)
-        np.multiply(moved, width(self.scale), out=moved)
-        return np.rint(moved, out=moved).astype(self.dtype)
+        moved_nD = moved(values, self.origin, must_be_64=not 1e-30 < self.scale < 1e30)
+        np.multiply(moved_nD, moved_nD.dtype.type(self.scale), out=moved_nD)
+        return np.rint(moved_nD, out=moved_nD).astype(self.dtype)
 
     def rows(self, part: Slice, rows: np.ndarray) -> CodePoints:
         """Gives the points of some rows."""
@@ -169,6 +169,10 @@ class Codes:
         """Gives (n, J) similarities on the CPU, float32, at most 2^-20 too low."""
         return kernel.of32(self._squared(points, centers)).cpu()
 
+    def squared_at_least(self, points: CodePoints, centers: CodePoints) -> Float64s:
+        """Gives (n, J) squared distances or less; here they are exact."""
+        return self.squared(points, centers)
+
     def _squared(self, points: CodePoints, centers: CodePoints) -> torch.Tensor:
         squared_nJ = torch.addmm(centers.norms, points.values, centers.values.T, alpha=-2.0)
         return squared_nJ.add_(points.norms[:, None])
@@ -200,7 +204,8 @@ def fit_codes(
     changes what is decided.
 
     Raises:
-        ScoringError: the feature holds NaN, infinite numbers, or some too large to square.
+        ScoringError: the feature holds NaN, infinite numbers, or some too large to square; or its
+            rows are too close together for that.
     """
     raw_nD, of = sample_nD, unit_rows if normalise else plain_rows
     if normalise:
@@ -241,9 +246,12 @@ def reach(
     found = Extent()
     for lo, hi in blocks(len(part)):
         values = of(part, feature, lo, hi)
-        norms_n, highest = _norms(values, origin, np.float32)
-        if not np.isfinite(norms_n).all():
-            norms_n, highest = _norms(values, origin, np.float64)
+        norms_n, highest_n = _norms(values, origin)
+        # Row by row, so that no cut of the rows into blocks changes what is found.
+        odd = np.flatnonzero(~((norms_n > _LEAST32) & (norms_n < np.inf)))
+        if len(odd) and norms_n.dtype == np.float32:
+            norms_n, highest_n = norms_n.astype(np.float64), highest_n.astype(np.float64)
+            norms_n[odd], highest_n[odd] = _norms(values[odd], origin, must_be_64=True)
         bad = np.flatnonzero(~np.isfinite(norms_n))
         if len(bad):
             first = found.first_bad_id if found.num_bad else int(part.ids[lo + bad[0]])
@@ -252,7 +260,7 @@ def reach(
         norm = math.sqrt(float(norms_n.max()))
         found = found._replace(
             norm=max(found.norm, norm),
-            coordinate=max(found.coordinate, highest),
+            coordinate=max(found.coordinate, float(highest_n.max())),
             width=values.shape[1],
         )
     return found
@@ -268,15 +276,27 @@ def unit_rows(part: Slice, feature: str, lo: int, hi: int) -> np.ndarray:
     return normalised(matrix(part, feature)[lo:hi])
 
 
+def moved(
+    values: np.ndarray, origin: Float64s | None, must_be_64: bool = False
+) -> npt.NDArray[np.floating]:
+    """Gives values from an origin: float32 where that holds each value as it is, else float64."""
+    holds = values.dtype.itemsize <= (4 if values.dtype.kind == "f" else 2)
+    width = np.float32 if holds and not must_be_64 else np.float64
+    if origin is None:
+        return values.astype(width)
+    from_origin: npt.NDArray[np.floating] = np.subtract(values, origin.astype(width), dtype=width)
+    return from_origin
+
+
 def _norms(
-    values: np.ndarray, origin: Float64s | None, least: type[np.floating]
-) -> tuple[np.ndarray, float]:
-    width = np.float64 if values.dtype.itemsize > 4 else least
+    values: np.ndarray, origin: Float64s | None, must_be_64: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives (n,) squared norms and (n,) largest coordinates."""
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = values.astype(width) if origin is None else values - origin.astype(width)
-        norms_n = np.einsum("nd,nd->n", moved, moved)
-    highest = max(float(moved.max(initial=0.0)), -float(moved.min(initial=0.0)))
-    return norms_n, highest
+        moved_nD = moved(values, origin, must_be_64)
+        norms_n = np.einsum("nd,nd->n", moved_nD, moved_nD)
+    high_n, low_n = moved_nD.max(axis=1, initial=0.0), moved_nD.min(axis=1, initial=0.0)
+    return norms_n, np.maximum(high_n, -low_n)
 
 
 def _extent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,9 @@ class Coverage:
 
     `kernel`: rbf exp(-d^2 / length^2), ball (1 up to `length`), cosine (1 + cos) / 2 of unit
     vectors. `length` is in units of the feature; null: the root of the 5 % quantile of squared
-    distances between references. `weighted`: a reference weighs its score (its uncertainty).
-    `normalise`: rows are divided by their norms first.
+    distances above 0 between the first 1,024 references in the order of the hash. `weighted`: a
+    reference weighs its score (its uncertainty). `normalise`: rows are divided by their norms
+    first.
 
     It is exact lazy greedy (`rayal.selectors.lazy`): four to ten kernel rows a candidate in all,
     O(R D) each, instead of B; references are held by every worker.
@@ -55,7 +57,8 @@ class Coverage:
 
     Raises:
         ConfigError: an argument cannot mean anything.
-        ScoringError: the feature holds NaN or infinite numbers, a weight is below 0, or all are 0.
+        ScoringError: the feature holds NaN or infinite numbers, or rows too close together to
+            square their distances; a weight is below 0, or all are 0.
 
     References: Bae, Noh & Sutherland, Generalized Coverage for More Robust Low-Budget Active
     Learning, ECCV 2024, arXiv:2407.12212 (MaxHerding); Bae et al., Uncertainty Herding, ICLR 2025,
@@ -114,15 +117,18 @@ class Coverage:
         )
         candidates.each(_opened, 20, space)
         stream = keys.stream("coverage references")
-        references, weights_R = _references(candidates, space, self.num_references, stream)
+        references, weights_R, first = _references(candidates, space, self.num_references, stream)
         if not self.weighted:
             weights_R = np.ones(len(weights_R))
-        elif weights_R.sum() == 0.0:
+        elif weights_R.max() == 0.0:
             raise ScoringError(
                 f"the scores of all {len(weights_R)} references are 0, expected weights of which "
                 "some are above 0; check the scorer, or leave `weighted` out"
             )
-        kernel = Kernel(self.kernel, self._length(space, references), space.units[0])
+        else:  # only their ratios count; near 1 their sums are at home in float32
+            weights_R = np.ldexp(weights_R, 1 - math.frexp(float(weights_R.max()))[1])
+        some = tuple(rows[first] for rows in references)
+        kernel = Kernel(self.kernel, self._length(space, some), space.units[0])
         best_R = _covered(labelled, space, references, kernel)
         rule = KernelCoverage(space, kernel, references, weights_R, best_R)
         greedy = greedy_within(candidates, rule, 10_000, room)
@@ -149,13 +155,15 @@ class Coverage:
             f"{note}; {what}; {greedy.trace.note()}{limits_note(room, len(chosen), budget)}",
         )
 
-    def _length(self, space: Any, references: Payload) -> float:
+    def _length(self, space: Any, some: Payload) -> float:
         if self.kernel == "cosine":
             return 1.0
         if self.length is not None:
             return self.length
-        some = space.place(tuple(rows[:_LOOKED_AT] for rows in references))
-        squared = np.sort(space.squared(some, some), axis=None)
+        points = space.place(some)
+        # One by one, for the bits of a product of many depend on how many threads made it.
+        each = [space.take(points, np.array([row])) for row in range(len(some[0]))]
+        squared = np.sort(np.concatenate([space.nearest(points, one)[1] for one in each]))
         above = squared[squared > 0.0]
         if not len(above):
             return float(space.units[0])
@@ -196,17 +204,20 @@ def _drawn(
 
 def _references(
     candidates: Candidates, space: Any, num_rows: int, stream: Stream
-) -> tuple[Payload, Float64s]:
-    """Gives candidates drawn uniformly by id, in order of id, and their scores."""
+) -> tuple[Payload, Float64s, np.ndarray]:
+    """Gives candidates drawn uniformly by id, in order of id, their scores, and which of them were
+    drawn first."""
     draws = np.concatenate(candidates.each(_draws, 21, stream, num_rows))
     last = 1.0
     if candidates.num_rows > num_rows:
         last = float(np.partition(draws, num_rows - 1)[num_rows - 1])
     answers = [one for one in candidates.each(_drawn, 22, space, stream, last) if one is not None]
-    order = np.argsort(np.concatenate([one[0] for one in answers]))
+    ids = np.concatenate([one[0] for one in answers])
+    order = np.argsort(ids)
     scores = np.concatenate([one[1] for one in answers])[order]
     columns = zip(*(one[2] for one in answers), strict=True)
-    return tuple(np.concatenate(column)[order] for column in columns), scores
+    first = np.argsort(stream.uniform(ids[order]), kind="stable")[:_LOOKED_AT]
+    return tuple(np.concatenate(column)[order] for column in columns), scores, first
 
 
 def _covered(labelled: Candidates, space: Any, references: Payload, kernel: Kernel) -> Float64s:

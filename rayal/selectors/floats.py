@@ -130,12 +130,17 @@ class Floats:
         return self._exact(points, others, slice(None), slice(None))
 
     def similar32(self, points: FloatPoints, centers: FloatPoints, kernel: Kernel) -> torch.Tensor:
-        """Gives (n, J) similarities, float32, at most 2^-20 too low."""
-        squared_nJ = self.squared(points, centers)
+        """Gives (n, J) similarities, float32, at most 2^-20 too low, whatever the length."""
+        squared_nJ = self.squared_at_least(points, centers)
         if kernel.is_step:
-            squared_nJ -= self.doubt(points, centers)
             return torch.from_numpy(kernel.of(squared_nJ).astype(np.float32))
         return kernel.of32(torch.from_numpy(squared_nJ.astype(np.float32)))
+
+    def squared_at_least(self, points: FloatPoints, centers: FloatPoints) -> Float64s:
+        """Gives (n, J) squared distances or less, by no more than their doubt."""
+        squared_nJ = self.squared(points, centers)
+        squared_nJ -= self.doubt(points, centers)
+        return np.maximum(squared_nJ, 0.0, out=squared_nJ)
 
     def _exact(
         self,
@@ -186,7 +191,8 @@ def fit_floats(
     """Gives the space of these features. O((M + L) D): one pass over both sides a feature.
 
     Raises:
-        ScoringError: a feature holds NaN, infinite numbers, or some too large to square.
+        ScoringError: a feature holds NaN, infinite numbers, or some too large to square; or its
+            rows are too close together for that.
         NeedsError: labels and predictions differ in width.
     """
     origins, scales = [], []

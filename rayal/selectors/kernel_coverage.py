@@ -19,11 +19,12 @@ import torch
 from rayal.selectors.kernels import Kernel
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.nearest_center import rows_of
-from rayal.selectors.space import Payload
+from rayal.selectors.space import Int64s, Payload
 from rayal.types import Float64s, Ids, Slice
 
 _BLOCK_ROWS = 512
 _BATCH = 16  # rows of the pool that are looked at together
+_MANY = 4  # looks for one pick, after which equal rows share theirs
 _KERNEL_ERROR = 2.0**-20  # of a float32 similarity: rounding of its argument and of exp
 _NOTHING = 2.0**-19  # of all weight: a row that adds less adds nothing, and goes by its id
 _CHUNK = 256  # references summed in float32; chunks are summed in float64
@@ -139,7 +140,12 @@ class CoverageState:
 
 
 class CoveragePool:
-    """Rows above the threshold, looked at one by one: a bound is enough for most of them."""
+    """Rows above the threshold, looked at one by one: a bound is enough for most of them.
+
+    A canonical gain is a function of the row and the cover alone, and never rises as the cover
+    does. So it is a bound that knows no rounding, and the first row in the order of bounds, then
+    ids, is the best as soon as its bound is its canonical gain now: ties cost no look.
+    """
 
     def __init__(
         self,
@@ -156,71 +162,100 @@ class CoveragePool:
         self.best_R = best_R.copy()
         self.references = self.space.place(rule.references)
         self.evaluations = 0
-        self._gains = np.full(len(ids), TAKEN)  # exact up to the doubt, where fresh
-        self._fresh = np.zeros(len(ids), bool)
+        self._is_fresh = np.zeros(len(ids), bool)  # looked at since the last pick
+        self._is_gain = bounds == 0.0  # whose bound is the canonical gain now; 0 stays 0
+        self._same: Int64s | None = None  # rows of one number are equal
+        self._looks = 0  # since the last pick
         self._taken: list[int] = []
-        self._is_count = rule.is_count
-        self._doubt = 0.0 if self._is_count else float(rule.weights_R.sum()) * _DOUBT
+        total = float(rule.weights_R.sum())
+        # Summed as integers, so that rows that add the same in another order tie.
+        self._scale = 1.0 if rule.is_count else _UNITS / total
+        self._doubt = total * (_DOUBT + len(rule.weights_R) / _UNITS)
 
     def id(self, at: int) -> int:
         return int(self.ids[at])
 
     def gain(self, at: int) -> float:
-        return float(self._gains[at])
+        return float(self.bounds[at])
 
     def best(self) -> int:
         """Gives the row of the highest gain; rows whose bound is lower are not looked at."""
         while True:
-            least = self._gains[self._fresh].max(initial=TAKEN)
-            stale = np.flatnonzero(~self._fresh & (self.bounds >= least - self._doubt))
-            stale = stale[self.bounds[stale] > TAKEN]
-            if self._is_count:  # many tie, and the first of them that is as good as its bound wins
-                best = np.flatnonzero(self._fresh & (self._gains == least))[:1]
-                stale = stale[
-                    (self.bounds[stale] > least) | (stale < best.min(initial=len(self.ids)))
-                ]
-            if not len(stale):
-                break
-            if self._is_count:
-                stale = stale[self.bounds[stale] == self.bounds[stale].max()][:_BATCH]
-            elif len(stale) > _BATCH:
-                highest = np.argpartition(self.bounds[stale], len(stale) - _BATCH)[-_BATCH:]
-                stale = stale[highest]
-            self._look(stale)
-        if least == TAKEN:
-            return -1
-        rows = np.flatnonzero(self._fresh & (self._gains >= least - self._doubt))
-        if len(rows) > 1 and not self._is_count:
-            for at in rows.tolist():
-                self._gains[at] = self._canonical(at)
-            least = self._gains[rows].max()
-            rows = rows[self._gains[rows] == least]
-        elif self._gains[rows[0]] != TAKEN:
-            self._gains[rows[0]] = self._canonical(int(rows[0]))
-        return int(rows[0])
+            at = int(self.bounds.argmax())
+            if self.bounds[at] == TAKEN:
+                return -1
+            if self._is_gain[at]:
+                return at
+            if self._looks == _MANY and self._same is None:
+                self._same = equal_rows(self.payload)
+            self._looks += 1
+            if self._is_fresh[at]:
+                self._measure(np.array([at]))
+            elif self.space.is_exact:
+                self._measure(self._next(at))
+            else:
+                self._look(self._next(at))
+
+    def _next(self, at: int) -> np.ndarray:
+        """Gives the rows of the highest bounds, of equals the first, that are to be looked at."""
+        stale = np.flatnonzero(~self._is_fresh & ~self._is_gain & (self.bounds > TAKEN))
+        bounds = self.bounds[stale]
+        first = stale[bounds == self.bounds[at]][:_BATCH]
+        if len(first) < _BATCH < len(stale):
+            return stale[np.argpartition(bounds, len(stale) - _BATCH)[-_BATCH:]]
+        return first if len(first) == _BATCH else stale
 
     def _look(self, rows: np.ndarray) -> None:
+        """Bounds gains by a product, over distances rounded down."""
+        rows, places = self._distinct(rows)
         points = self.space.take(self.points, rows)
-        if self.rule.kernel.is_step and not self.space.is_exact:
-            gains = np.array([self._canonical(int(at)) for at in rows])
-        else:
-            squared_nR = self.space.squared(points, self.references)
-            added_nR = self.rule.kernel.of(squared_nR)
-            added_nR -= self.best_R
-            np.maximum(added_nR, 0.0, out=added_nR)
-            gains = added_nR @ self.rule.weights_R
-            gains[gains < self.rule.nothing] = 0.0
-        self.evaluations += len(rows) * len(self.best_R)
-        self._gains[rows] = gains
-        self.bounds[rows] = np.minimum(self.bounds[rows], gains + self._doubt)
-        self._fresh[rows] = True
+        added_nR = self.rule.kernel.of(self.space.squared_at_least(points, self.references))
+        added_nR -= self.best_R
+        np.maximum(added_nR, 0.0, out=added_nR)
+        bounds = added_nR @ self.rule.weights_R + self._doubt
+        if self.rule.is_count:
+            bounds = np.floor(bounds)
+        # The canonical gain of such a row is below `nothing` as well, which makes it 0.
+        bounds[bounds < self.rule.nothing] = 0.0
+        self.evaluations += added_nR.size
+        every, values = self._spread(places, bounds)
+        self.bounds[every] = np.minimum(self.bounds[every], values)
+        self._is_fresh[every] = True
+        self._is_gain[every] = self.bounds[every] == 0.0
 
-    def _canonical(self, at: int) -> float:
-        added_R = self._similar(at) - self.best_R
-        # Summed as integers, so that rows that add the same in another order tie.
-        scale = 1.0 if self._is_count else _UNITS / float(self.rule.weights_R.sum())
-        terms_R = np.maximum(added_R, 0.0) * (self.rule.weights_R * scale)
-        gain = int(np.rint(terms_R).astype(np.int64).sum()) / scale
+    def _measure(self, rows: np.ndarray) -> None:
+        """Gives rows, and those equal to them, their canonical gains."""
+        rows, places = self._distinct(rows)
+        if self.space.is_exact:
+            squared_nR = self.space.squared(self.space.take(self.points, rows), self.references)
+            gains = np.array([self._canonical(self.rule.kernel.of(one_R)) for one_R in squared_nR])
+        else:
+            gains = np.array([self._canonical(self._similar(at)) for at in rows.tolist()])
+        self.evaluations += len(rows) * len(self.best_R)
+        every, values = self._spread(places, gains)
+        self.bounds[every] = values
+        self._is_fresh[every] = self._is_gain[every] = True
+
+    def _distinct(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gives the rows, of equal ones the first, and their places for `_spread`."""
+        if self._same is None:
+            return rows, rows
+        places, first = np.unique(self._same[rows], return_index=True)
+        return rows[first], places
+
+    def _spread(self, places: np.ndarray, values: Float64s) -> tuple[np.ndarray, Float64s]:
+        """Gives all rows that are not taken and equal those at the places, each with its value."""
+        if self._same is None:
+            return places, values
+        value_of = np.full(len(self.ids), np.nan)
+        value_of[places] = values
+        values = value_of[self._same]
+        every = np.flatnonzero(~np.isnan(values) & (self.bounds > TAKEN))
+        return every, values[every]
+
+    def _canonical(self, similar_R: Float64s) -> float:
+        terms_R = np.maximum(similar_R - self.best_R, 0.0) * (self.rule.weights_R * self._scale)
+        gain = int(np.rint(terms_R).astype(np.int64).sum()) / self._scale
         return gain if gain >= self.rule.nothing else 0.0
 
     def _similar(self, at: int) -> Float64s:
@@ -230,22 +265,34 @@ class CoveragePool:
 
     def take(self, at: int) -> Chosen:
         """Picks a row: the references are covered as well as it covers them."""
-        gain = float(self._gains[at])
+        gain = self.gain(at)
         self.best_R = np.maximum(self.best_R, self._similar(at))
-        self.bounds[self._fresh] = np.minimum(
-            self.bounds[self._fresh], self._gains[self._fresh] + self._doubt
-        )
-        self._fresh[:] = False
-        self.bounds[at] = self._gains[at] = TAKEN
+        self.bounds[at] = TAKEN
+        self._is_fresh[:] = False
+        self._is_gain = self.bounds == 0.0
+        self._looks = 0
         self._taken.append(at)
         return Chosen(int(self.ids[at]), float(self.scores[at]), gain)
 
     def close(self, rows: np.ndarray) -> None:
         """Lowers the gains of rows for good."""
-        self.bounds[rows] = self._gains[rows] = TAKEN
+        self.bounds[rows] = TAKEN
 
     def news(self) -> Covered | None:
         """Gives the cover after the picks."""
         if not self._taken:
             return None
         return Covered(self.best_R, self.ids[np.array(self._taken)])
+
+
+def equal_rows(payload: Payload) -> Int64s:
+    """Gives (n,) numbers below n, the same for rows of the same bytes."""
+    rows = [np.ascontiguousarray(array) for array in payload]
+    numbers: dict[bytes, int] = {}
+    return np.array(
+        [
+            numbers.setdefault(b"".join(array[at].tobytes() for array in rows), len(numbers))
+            for at in range(len(rows[0]))
+        ],
+        np.int64,
+    )

@@ -11,6 +11,9 @@ import torch
 
 from rayal.types import Float64s
 
+_SHORTEST, _LONGEST = 1e-150, 1e150  # lengths whose squares, and one over those, are numbers
+_GREATEST32 = 3e38
+
 KernelName = Literal["rbf", "cosine", "ball"]
 
 
@@ -40,11 +43,13 @@ class Kernel:
     def of32(self, squared: torch.Tensor) -> torch.Tensor:
         """Gives the same in float32, in place; a ball's distances must be exact integers."""
         if self.name == "ball":
-            return (squared <= min(math.floor(self._length_squared), 1 << 24)).float()
+            return (squared <= math.floor(min(self._length_squared, 2.0**24))).float()
         if self.name == "cosine":
             return squared.mul_(-0.25 * self.unit**2).add_(1.0).clamp_(min=0.0)
-        return squared.mul_(-1.0 / self._length_squared).exp_()
+        # Clamped, so that at a distance of 0 it is 0 times a number: similarities only rise by it.
+        return squared.mul_(-min(1.0 / self._length_squared, _GREATEST32)).exp_()
 
     @property
     def _length_squared(self) -> float:
-        return math.pow(self.length / self.unit, 2.0)
+        # Beyond these no distance that a space gives tells one length from another.
+        return min(max(self.length / self.unit, _SHORTEST), _LONGEST) ** 2

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.journal import journal_of
@@ -17,7 +18,7 @@ from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import rows_of
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import check_extents, matrix, sample_of
-from rayal.selectors.volume import Inverse, Spanned, Volume, grown
+from rayal.selectors.volume import Root, Spanned, Volume, grown
 from rayal.selectors.within import (
     greedy_within,
     limits_note,
@@ -27,7 +28,8 @@ from rayal.selectors.within import (
 )
 from rayal.types import Candidates, Float64s, Ids, Needs, Picks, Slice
 
-_BLOCK = 1_024  # labelled rows of one product: the sum has one order
+_BLOCK = 1_024  # labelled rows of one factorisation: they have one order
+_LEAST_RIDGE = 1e-20  # of the largest squared norm: gains are then off by about 1e-6 at most
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class LogDet:
     within 1 - 1/e of the best batch. Ties go to the smallest id. The deciding key is the gain
     log(1 + w x' M^-1 x).
 
-    `ridge` is in units of the mean squared norm over D, of candidates drawn by id.
+    `ridge` is in units of the mean squared norm over D, of candidates drawn by id. It must be at
+    least 1e-20 of the largest squared norm: to there, and a hundred times below, these were the
+    picks of 64-bit mantissas (D of 10 and 64, normal and log-normal norms).
 
     It is exact lazy greedy (`rayal.selectors.lazy`) in float64: D^2 a row and refresh, some 7 to 9
     refreshes a candidate for B of 2,000 at D of 128, instead of B D. Batches smaller than about 2 D
@@ -48,7 +52,8 @@ class LogDet:
 
     Raises:
         ConfigError: the feature is an id or a label, or the ridge is not above 0.
-        ScoringError: the feature holds NaN or infinite numbers, or a weight is below 0.
+        ScoringError: the feature holds NaN or infinite numbers, or all of it too small to square;
+            a weight is below 0; or the ridge is lost beside the largest row.
 
     References: Chen, Zhang & Zhou, Fast Greedy MAP Inference for Determinantal Point Process,
     NeurIPS 2018, arXiv:1709.05135; Hemmi et al., Lazy and Fast Greedy MAP Inference for DPP,
@@ -92,10 +97,11 @@ class LogDet:
         extent = check_extents(self.feature, asked)
         scale = math.ldexp(1.0, -math.frexp(extent.norm)[1]) if extent.norm else 1.0
         mean = float(np.square(sample[0].astype(np.float64) * scale).sum(axis=1).mean())
-        inverse_DD = self._inverse(labelled, scale, self.ridge * (mean or 1.0) / width, width)
-        rule = Volume(self.feature, scale, inverse_DD, self.weighted)
-        if self.weighted:
-            candidates.each(_checked, 3)
+        ridge = self.ridge * (mean or 1.0) / width
+        heaviest = max(candidates.each(_heaviest, 3)) if self.weighted else 1.0
+        self._check_range(ridge, (extent.norm * scale) ** 2 * heaviest)
+        root_DD = self._root(labelled, scale, ridge, width)
+        rule = Volume(self.feature, scale, root_DD, self.weighted)
         greedy = greedy_within(candidates, rule, 10, room)
         greedy.fewest = min(greedy.fewest, 64)  # a round costs little, and gains fall together
         journal = journal_of(candidates)
@@ -103,7 +109,7 @@ class LogDet:
         spanned = [Spanned(*one) for entry in entries for one in entry["picks"]][:budget]
         if spanned:
             ids = np.array([one.sample_id for one in spanned], np.int64)
-            greedy.tell(Inverse(grown(inverse_DD, _rows(greedy, ids)), ids))
+            greedy.tell(Root(grown(root_DD, _rows(greedy, ids)), ids))
             retake(greedy, room, ids.tolist())
         spanned += greedy.pick(budget - len(spanned), lambda new: journal.add(picks=new))
         return to_picks(
@@ -120,9 +126,18 @@ class LogDet:
             f"float64; {greedy.trace.note()}{limits_note(room, len(spanned), budget)}",
         )
 
-    def _inverse(self, labelled: Candidates, scale: float, ridge: float, width: int) -> Float64s:
-        """Gives M^-1 of the labelled rows, summed in order of id."""
-        total_DD: Float64s = np.eye(width) * ridge
+    def _check_range(self, ridge: float, largest: float) -> None:
+        if ridge < largest * _LEAST_RIDGE:
+            raise ScoringError(
+                f"LogDet.ridge of {self.ridge:g} is {ridge / largest:.2g} of the largest squared "
+                f"norm of '{self.feature}' (times its weight), expected at least "
+                f"{_LEAST_RIDGE:g}, below which rounding picks; take a larger ridge, or look for "
+                "rows of odd norms"
+            )
+
+    def _root(self, labelled: Candidates, scale: float, ridge: float, width: int) -> Float64s:
+        """Gives a root of M^-1 of the labelled rows, taken in order of id: R^-1 where M = R' R."""
+        upper_DD: Float64s = np.eye(width) * math.sqrt(ridge)
         answers = [one for one in labelled.each(_labelled_rows, 3, self.feature) if len(one[0])]
         if answers:
             order = np.argsort(np.concatenate([one[0] for one in answers]))
@@ -131,22 +146,25 @@ class LogDet:
                 weights = np.concatenate([one[2] for one in answers])[order]
                 rows *= np.sqrt(np.maximum(weights, 0.0))[:, None]
             for lo in range(0, len(rows), _BLOCK):
-                block = rows[lo : lo + _BLOCK]
-                total_DD = total_DD + block.T @ block
-        inverse = np.asarray(np.linalg.inv(total_DD), np.float64)
-        return (inverse + inverse.T) / 2.0
+                # Not by Cholesky: a sum of x x' keeps no ridge below 1e-16 of it.
+                upper_DD = np.linalg.qr(np.concatenate([upper_DD, rows[lo : lo + _BLOCK]])).R
+        root = torch.linalg.solve_triangular(
+            torch.from_numpy(upper_DD), torch.eye(width, dtype=torch.float64), upper=True
+        )
+        return root.contiguous().numpy()
 
 
 # ------------------------------------------------------------------------- what slices answer
 
 
-def _checked(part: Slice, step: int) -> None:
+def _heaviest(part: Slice, step: int) -> float:
     below = np.flatnonzero(part.scores < 0.0)
     if len(below):
         raise ScoringError(
             f"the score of sample_id {part.ids[below[0]]} is {part.scores[below[0]]:.6g}, expected "
             "weights of at least 0; take a scorer like margin or entropy, or leave `weighted` out"
         )
+    return float(part.scores.max(initial=0.0))
 
 
 def _labelled_rows(part: Slice, step: int, feature: str) -> tuple[Ids, np.ndarray, Float64s]:

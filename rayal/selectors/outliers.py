@@ -46,7 +46,8 @@ def drop_outliers(greedy: LazyGreedy, space: Any, share: float) -> str:
     cut = exact_cut(rescored, candidates.num_rows - num_dropped, first_step=greedy.step)
     greedy.step += 11
     greedy.ask(_close, cut)
-    return f", {num_dropped} outlying rows left out"
+    left = candidates.num_rows - num_dropped
+    return f", {num_dropped} outlying rows left out, which leaves {left} to pick from"
 
 
 def _drawn(part: Slice, step: int, space: Any) -> tuple[np.ndarray, Payload] | None:

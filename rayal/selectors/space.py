@@ -23,6 +23,7 @@ Payload = tuple[np.ndarray, ...]  # (n, D) rows as they travel, one array a feat
 BLOCK_ROWS = 2_048  # by 512 centers a product is 4 MiB of float32: it stays in a cache
 BLOCK_CENTERS = 512
 SAMPLED = 4_096  # rows that say where the middle is
+_CLOSE = 1e-153  # distances below have squares that float64 cannot hold with all their bits
 _ORIGIN = salt("rayal", "space", "origin")
 
 
@@ -121,9 +122,16 @@ def sample_of(candidates: Candidates, names: tuple[str, ...], step: int) -> Payl
 def normalised(rows_nD: np.ndarray) -> np.ndarray:
     """Gives rows of norm 1, float32 or float64; rows of zeros stay zeros. Each row by itself."""
     rows: Float64s = rows_nD.astype(np.float64)
-    norms_n = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    norms_n[norms_n == 0.0] = 1.0
-    rows /= norms_n[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared_n = np.einsum("nd,nd->n", rows, rows)
+        odd = np.flatnonzero(~((squared_n > _CLOSE**2) & (squared_n < np.inf)))
+        if len(odd):  # zeros, or numbers whose squares are none: their largest becomes 1 first
+            largest_n = np.abs(rows[odd]).max(axis=1, initial=0.0)
+            largest_n[largest_n == 0.0] = 1.0
+            rows[odd] /= largest_n[:, None]
+            squared_n[odd] = np.einsum("nd,nd->n", rows[odd], rows[odd])
+        squared_n[squared_n == 0.0] = 1.0
+        rows /= np.sqrt(squared_n)[:, None]
     return rows if rows_nD.dtype.itemsize > 4 else rows.astype(np.float32)
 
 
@@ -142,7 +150,8 @@ def check_extents(name: str, extents: list[Extent]) -> Extent:
     """Gives the extent of all slices.
 
     Raises:
-        ScoringError: some rows hold NaN, infinite numbers, or some too large to square.
+        ScoringError: some rows hold NaN, infinite numbers, or some too large to square; or they
+            differ, but by numbers too small to square.
     """
     bad = [one for one in extents if one.num_bad]
     if bad:
@@ -152,8 +161,15 @@ def check_extents(name: str, extents: list[Extent]) -> Extent:
             f"{min(one.first_bad_id for one in bad)}), expected finite features; check the "
             "predictor's outputs or the pool column"
         )
-    return Extent(
+    extent = Extent(
         max((one.norm for one in extents), default=0.0),
         max((one.coordinate for one in extents), default=0.0),
         max((one.width for one in extents), default=0),
     )
+    if extent.coordinate > 0.0 and extent.norm < _CLOSE:
+        raise ScoringError(
+            f"all rows of '{name}' lie within {extent.coordinate:.3g} of their middle in every "
+            f"coordinate, expected distances above {_CLOSE:g}, whose squares float64 holds; "
+            "multiply the feature by a constant"
+        )
+    return extent

@@ -4,10 +4,15 @@ v_i = w_i x_i' M^-1 x_i with M = ridge I + sum of w x x' over labelled, pending 
 gain log(1 + v_i) only falls as M grows. A refresh costs a row D^2 whatever the number of picks
 since. Slices bound v in float64; which row is best is decided on the driver, and where rounding
 leaves rows in doubt by sums of one fixed order.
+
+What is kept is a root S of the inverse, M^-1 = S S', and v = |S' x|^2: a pick takes from S about
+the root of what it takes from M^-1, so a small ridge costs half the digits. An inverse that is
+brought up to date itself is wrong by 1e-16 / ridge where picks span all directions.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +27,7 @@ from rayal.selectors.space import BLOCK_ROWS, matrix
 from rayal.types import Float64s, Ids, Slice
 
 _INNER = 512  # rows of the pool that every pick brings up to date
-_DOUBT = 2.0**-36  # of a row's v before the first pick: rounding, and updates of the inner rows
+_DOUBT = 2.0**-36  # of |x|^2 |S|^2 when inner rows were measured: rounding, and their updates
 
 
 class Spanned(NamedTuple):
@@ -33,10 +38,10 @@ class Spanned(NamedTuple):
     volume: float  # v when it was picked
 
 
-class Inverse(NamedTuple):
-    """News: M^-1 after the picks, and the rows taken."""
+class Root(NamedTuple):
+    """News: the root of M^-1 after the picks, and the rows taken."""
 
-    inverse_DD: Float64s
+    root_DD: Float64s
     ids: Ids
 
 
@@ -46,7 +51,7 @@ class Volume:
 
     feature: str
     scale: float  # rows are multiplied by it
-    inverse_DD: Float64s  # M^-1 before the first pick
+    root_DD: Float64s  # of M^-1, before the first pick
     weighted: bool
 
     def open(self, part: Slice) -> VolumeState:
@@ -64,12 +69,12 @@ class Volume:
         self, ids: Ids, gains: Float64s, carried: Sequence[Any], num_before: int
     ) -> VolumePool:
         """Gives the pool of rows that slices sent."""
-        inverse_DD = carried[0][0]
+        root_DD = carried[0][0]
         scores, rows = (
             np.concatenate(column) for column in zip(*(one[1:] for one in carried), strict=True)
         )
         order = np.argsort(ids)
-        return VolumePool(ids[order], gains[order], scores[order], rows[order], inverse_DD)
+        return VolumePool(ids[order], gains[order], scores[order], rows[order], root_DD)
 
 
 class VolumeState:
@@ -80,12 +85,12 @@ class VolumeState:
         self.bounds = np.full(len(part), np.inf)
         self.stamps = np.full(len(part), -1)
         self.evaluations = 0
-        self.inverse_DD = rule.inverse_DD
+        self.root_DD = rule.root_DD
         self.told = 0
 
-    def learn(self, news: Inverse) -> None:
-        """Takes a smaller inverse; candidates picked for it are taken."""
-        self.inverse_DD = news.inverse_DD
+    def learn(self, news: Root) -> None:
+        """Takes a smaller root; candidates picked for it are taken."""
+        self.root_DD = news.root_DD
         self.told += 1
         self.bounds[rows_of(self.part.ids, news.ids)] = TAKEN
 
@@ -99,27 +104,26 @@ class VolumeState:
         for lo in range(0, len(rows), BLOCK_ROWS):
             some = rows[lo : lo + BLOCK_ROWS]
             values = self.rule.rows(self.part, some)
-            bounds = volumes(values, self.inverse_DD) + slack(values, self.inverse_DD)
+            bounds = volumes(values, self.root_DD) + slack(values, self.root_DD)
             self.bounds[some] = np.minimum(self.bounds[some], bounds)
             self.evaluations += len(some)
         self.stamps[rows] = self.told
 
     def carry(self, rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Gives the inverse that bounds are for, scores, and the rows themselves."""
+        """Gives the root that bounds are for, scores, and the rows themselves."""
         if not len(rows):
             return ()
-        return self.inverse_DD, self.part.scores[rows], self.rule.rows(self.part, rows)
+        return self.root_DD, self.part.scores[rows], self.rule.rows(self.part, rows)
 
 
 class VolumePool:
     """Rows above the threshold; an inner pool of the best follows every pick."""
 
     def __init__(
-        self, ids: Ids, bounds: Float64s, scores: Float64s, rows: Float64s, inverse_DD: Float64s
+        self, ids: Ids, bounds: Float64s, scores: Float64s, rows: Float64s, root_DD: Float64s
     ) -> None:
         self.ids, self.bounds, self.scores, self.values = ids, bounds, scores, rows
-        self.inverse_DD = inverse_DD.copy()
-        self.doubts = _DOUBT * squared_norms(rows) * float(np.trace(inverse_DD))
+        self.root_DD = root_DD.copy()
         self.evaluations = 0
         self._taken: list[int] = []
         self._gain = TAKEN
@@ -141,7 +145,7 @@ class VolumePool:
             least = lows.max()
             if least > TAKEN and least > self._outside:
                 at = self._inner[np.flatnonzero(highs >= least)]
-                exact = [canonical(self.values[one], self.inverse_DD) for one in at]
+                exact = [canonical(self.values[one], self.root_DD) for one in at]
                 place = int(np.argmax(exact))  # of equals the first, the smallest id
                 self._gain = exact[place]
                 return int(at[place])
@@ -153,12 +157,9 @@ class VolumePool:
 
     def take(self, at: int) -> Spanned:
         """Picks a row: M grows by its outer product."""
-        row_D = self.values[at]
-        moved_D = times(self.inverse_DD, row_D)
-        stretch = 1.0 + float(np.einsum("d,d->", row_D, moved_D))
-        self.inverse_DD -= np.outer(moved_D, moved_D) / stretch
+        moved_D, volume = add(self.root_DD, self.values[at])
         dots = torch.mv(torch.from_numpy(self._rows), torch.from_numpy(moved_D)).numpy()
-        self._volumes -= np.square(dots) / stretch
+        self._volumes -= np.square(dots) / (1.0 + volume)
         self._volumes[np.searchsorted(self._inner, at)] = TAKEN
         self.bounds[at] = TAKEN
         self._taken.append(at)
@@ -172,18 +173,18 @@ class VolumePool:
         at, rows = at[at < len(self._inner)], rows[at < len(self._inner)]
         self._volumes[at[self._inner[at] == rows]] = TAKEN
 
-    def news(self) -> Inverse | None:
-        """Gives the inverse after the picks."""
+    def news(self) -> Root | None:
+        """Gives the root after the picks."""
         if not self._taken:
             return None
-        return Inverse(self.inverse_DD, self.ids[np.array(self._taken)])
+        return Root(self.root_DD, self.ids[np.array(self._taken)])
 
     def _open_inner(self, size: int = _INNER) -> None:
         rows = np.flatnonzero(self.bounds > TAKEN)
         for lo in range(0, len(rows) if self._taken else 0, BLOCK_ROWS):
             some = rows[lo : lo + BLOCK_ROWS]
             values = self.values[some]
-            bounds = volumes(values, self.inverse_DD) + slack(values, self.inverse_DD)
+            bounds = volumes(values, self.root_DD) + slack(values, self.root_DD)
             self.bounds[some] = np.minimum(self.bounds[some], bounds)
             self.evaluations += len(some)
         self._outside, self._size = TAKEN, size
@@ -194,8 +195,8 @@ class VolumePool:
             rows = np.sort(rows[order[len(rows) - size :]])
         self._inner = rows
         self._rows = np.ascontiguousarray(self.values[rows])
-        self._volumes = volumes(self._rows, self.inverse_DD)
-        self._doubts = self.doubts[rows]
+        self._volumes = volumes(self._rows, self.root_DD)
+        self._doubts = squared_norms(self._rows) * (_DOUBT * float(np.square(self.root_DD).sum()))
         self._is_fresh = True
 
     def _widen(self) -> bool:
@@ -206,35 +207,49 @@ class VolumePool:
         return True
 
 
-def volumes(rows_nD: Float64s, inverse_DD: Float64s) -> Float64s:
+def volumes(rows_nD: Float64s, root_DD: Float64s) -> Float64s:
     """Gives (n,) x' M^-1 x, by products: the last bits depend on the block."""
-    rows, inverse = torch.from_numpy(rows_nD), torch.from_numpy(inverse_DD)
-    found: Float64s = (torch.mm(rows, inverse) * rows).sum(dim=1).numpy()
+    moved_nD = torch.mm(torch.from_numpy(rows_nD), torch.from_numpy(root_DD))
+    found: Float64s = moved_nD.square_().sum(dim=1).numpy()
     return found
 
 
-def slack(rows_nD: Float64s, inverse_DD: Float64s) -> Float64s:
+def slack(rows_nD: Float64s, root_DD: Float64s) -> Float64s:
     """Gives (n,) how far rounding may take a volume down."""
     width = rows_nD.shape[1]
-    largest = float(np.sqrt(np.square(inverse_DD).sum()))
+    largest = float(np.square(root_DD).sum())
     return squared_norms(rows_nD) * (largest * (width + 2) * 2.0**-50)
 
 
-def times(matrix_DD: Float64s, row_D: Float64s) -> Float64s:
-    """Gives (D,) the product, each number summed by itself in one order."""
-    product: Float64s = np.einsum("ij,j->i", matrix_DD, row_D)
+def turned(row_D: Float64s, root_DD: Float64s) -> Float64s:
+    """Gives (D,) S' x, each number summed by itself in one order."""
+    product: Float64s = np.einsum("ij,i->j", root_DD, row_D)
     return product
 
 
-def canonical(row_D: Float64s, inverse_DD: Float64s) -> float:
+def canonical(row_D: Float64s, root_DD: Float64s) -> float:
     """Gives x' M^-1 x as a function of the row and the picks alone."""
-    return float(np.einsum("d,d->", row_D, times(inverse_DD, row_D)))
+    turned_D = turned(row_D, root_DD)
+    return float(np.einsum("d,d->", turned_D, turned_D))
 
 
-def grown(inverse_DD: Float64s, rows: Float64s) -> Float64s:
-    """Gives M^-1 after these picks, by the same steps as the pool takes."""
-    inverse = inverse_DD.copy()
+def add(root_DD: Float64s, row_D: Float64s) -> tuple[Float64s, float]:
+    """Makes the root that of (M + x x')^-1, in place; gives M^-1 x and x' M^-1 x before.
+
+    With u = S' x and v = |u|^2 it becomes S - S u u' / (1 + v + sqrt(1 + v)).
+
+    Reference: Potter & Stern, Statistical Filtering of Space Navigation Measurements, 1963.
+    """
+    turned_D = turned(row_D, root_DD)
+    volume = float(np.einsum("d,d->", turned_D, turned_D))
+    moved_D: Float64s = np.einsum("ij,j->i", root_DD, turned_D)
+    root_DD -= np.outer(moved_D, turned_D / (1.0 + volume + math.sqrt(1.0 + volume)))
+    return moved_D, volume
+
+
+def grown(root_DD: Float64s, rows: Float64s) -> Float64s:
+    """Gives the root after these picks, by the same steps as the pool takes."""
+    root = root_DD.copy()
     for row_D in rows:
-        moved_D = times(inverse, row_D)
-        inverse -= np.outer(moved_D, moved_D) / (1.0 + float(np.einsum("d,d->", row_D, moved_D)))
-    return inverse
+        add(root, row_D)
+    return root
