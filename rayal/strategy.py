@@ -134,7 +134,8 @@ def _told(part: Any, kind: Kind) -> Any:
     if kinds is not None and kind not in kinds:
         raise ConfigError(
             f"{type(part).__name__} is for labels of kind {' or '.join(kinds)}, these are of kind "
-            f"{kind}; take strategy={_FITS[kind]}, or ingest the labels with another --kind"
+            f"{kind}; take strategy={_FITS[kind]}, or say what the labels are (--kind of rayal "
+            "ingest, kind of rayal select)"
         )
     if not is_dataclass(part) or isinstance(part, type):
         return part

@@ -4,7 +4,8 @@
       strategy=k_center budget=5000 seed=0
 
 --outputs has a column sample_id (whole numbers, each once) and what the strategy needs of
-  embedding  lists of one width, int8, float16 or float32; k_center, coverage, clusters, BADGE
+  embedding  lists of one width, whole numbers or floats of any size; k_center, coverage, clusters,
+             BADGE
   probs      lists, one probability a class; margin, entropy, BADGE; or logits in their place
   score      a number, higher = sooner: stands in for a scorer whose columns are not there
   cost, group, draws, preds, or any other column that a strategy names
@@ -16,9 +17,10 @@ nearest_id, nearest_distance, strategy, seed and round, in the order picked.
 
 Picks depend on the rows, the configuration and the seed alone, not on files or their order, nor on
 engine=ray engine.num_workers=4 (on several nodes all must see the folder of --out, or --work).
-`--cfg job` prints every key; strategies of your own are found in the current folder, or by
---config-dir. With --work DIR the same command goes on where it was killed. From Python:
-`rayal.select(outputs, strategy="k_center", budget=5000)`.
+`--cfg job` prints every key; those of strategy and engine go by their last name, too, such as
+precision=float. Strategies of your own are found in the current folder, or by --config-dir. With
+--work DIR the same command goes on where it was killed: slices and picks stay there until another
+selection comes to its end. From Python: `rayal.select(outputs, strategy="k_center", budget=5000)`.
 """
 
 from __future__ import annotations
@@ -53,10 +55,14 @@ if TYPE_CHECKING:
     from rayal.strategy import Strategy
 
 
+_GROUPS = ("strategy", "engine")  # whose keys go by their last name
+
+
 def main(arguments: Sequence[str]) -> int:
     """Selects, writes the batch and says what was done; gives the exit code."""
     words = read_words(arguments)
-    plain, chosen = composed(words.overrides, _source(words.config_dir))
+    source = _source(words.config_dir)
+    plain, chosen = composed(_spelled_out(words.overrides, source), source)
     if words.cfg:
         print(OmegaConf.to_yaml(OmegaConf.create(plain)), end="")
         return 0
@@ -87,7 +93,7 @@ def read_words(arguments: Sequence[str]) -> argparse.Namespace:
         "--labelled", metavar="FILES", help="the same, of labelled and pending rows"
     )
     parser.add_argument("--out", metavar="FILE", help="the Parquet file to write")
-    parser.add_argument("--work", metavar="DIR", help="keeps slices and the journal of picks here")
+    parser.add_argument("--work", metavar="DIR", help="keeps slices and picks here, to go on")
     parser.add_argument("--config-dir", metavar="DIR", help="a folder with strategies of your own")
     parser.add_argument("--cfg", choices=("job",), help="prints the configuration")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -121,11 +127,12 @@ def select(
     `outputs` are arrays by name, a pyarrow Table or Dataset, a Ray Dataset, or the path, folder or
     glob of Parquet files; they hold `sample_id`, and what the strategy needs of `embedding`,
     `probs` or `logits`, `score`, `cost`, `group`; `columns` says which have other names, such as
-    {"embedding": "vector"}. `labelled` is an array of ids, or like `outputs`, with `label` where it
-    is known, and with their own columns where rows are not among the outputs. `strategy` is a name
-    (`rayal select --help`), or a Strategy. `options` are keys of the strategy or of the engine, by
-    their last name or dotted: precision="float", num_workers=4. In the folder `work` slices and
-    picks are kept, so that the same call goes on where it was killed.
+    {"embedding": "vector"}. `labelled` are ids, in anything of one dimension, or like `outputs`,
+    with `label` where it is known, and with their own columns where rows are not among the outputs.
+    `strategy` is a name (`rayal select --help`), or a Strategy. `options` are keys of the strategy
+    or of the engine, by their last name or dotted: precision="float", num_workers=4. In the folder
+    `work` slices and picks are kept, so that the same call goes on where it was killed, until
+    another one comes to its end.
 
     Raises:
         RayalError: what is asked for cannot be had; the message says what to do.
@@ -137,6 +144,11 @@ def select(
     )
     given = {"budget": budget, "seed": seed, "round": round, "kind": kind, "classes": classes}
     plain |= {name: _plain(value) for name, value in given.items()}
+    if not isinstance(columns, Columns | Mapping | None):
+        raise ConfigError(
+            f"columns is {columns!r}, expected other names by name, such as "
+            '{"embedding": "vector"}'
+        )
     plain["columns"] |= asdict(columns) if isinstance(columns, Columns) else dict(columns or {})
     for name, value in options.items():
         _put({group: plain[group] for group in groups}, name, _plain(value))
@@ -193,16 +205,41 @@ def _checked_out(words: argparse.Namespace) -> Path:
     return out
 
 
+def _spelled_out(overrides: Sequence[str], source: Source) -> list[str]:
+    """Gives overrides with the whole key where one names a key of the strategy or the engine by
+    its last name, as `options` do in a call.
+
+    Raises:
+        ConfigError: several keys are called so.
+    """
+    keys = [word.partition("=")[0] if "=" in word else "" for word in overrides]
+    with source.opened() as loader:
+        own = {*OmegaConf.load(conf_dir() / f"{SELECT}.yaml"), *loader.list_groups("")}
+    short = {key for key in keys if key.replace(".", "").isidentifier()}
+    short = {key for key in short if key.split(".")[0] not in own}
+    if not short:
+        return list(overrides)
+    choices = [word for word, key in zip(overrides, keys, strict=True) if key in _GROUPS]
+    plain, _ = composed(["budget=1", *choices], source)
+    groups = {group: plain[group] for group in _GROUPS}
+    words = []
+    for word, key in zip(overrides, keys, strict=True):
+        found = _paths(_all_nodes(groups), key) if key in short else []
+        if len(found) > 1:
+            raise ConfigError(f"{_several(found, key)}; write one of them out")
+        words.append(f"{found[0]}.{word[key.rfind('.') + 1 :]}" if found else word)
+    return words
+
+
 def _put(groups: dict[str, Any], name: str, value: Any) -> None:
     """Sets the one key of the groups that is called so; a dotted one may be new in its node.
 
     Raises:
         ConfigError: there is none, or there are several.
     """
-    nodes = {path: node for group, tree in groups.items() for path, node in _nodes(tree, group)}
+    nodes = _all_nodes(groups)
     above, _, last = name.rpartition(".")
-    below = [path for path in nodes if not above or path == above or path.endswith(f".{above}")]
-    found = [path for path in below if last in nodes[path]] or (below if above else [])
+    found = _paths(nodes, name) or (_below(nodes, above) if above else [])
     if len(found) == 1:
         nodes[found[0]][last] = value
         return
@@ -211,9 +248,28 @@ def _put(groups: dict[str, Any], name: str, value: Any) -> None:
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     said = f"there is no '{name}'{meant} (there are: {', '.join(known) or 'none'})"
     if found:
-        several = ", ".join(f"{path}.{last}" for path in found)
-        said = f"several keys are called '{name}' ({several}); give one of them as **{{...}}"
+        said = f"{_several(found, name)}; give one of them as **{{...}}"
     raise ConfigError(f"rayal.select: {said}")
+
+
+def _paths(nodes: Mapping[str, dict[str, Any]], name: str) -> list[str]:
+    """Gives the nodes that have a key of this name, which may be dotted."""
+    above, _, last = name.rpartition(".")
+    return [path for path in _below(nodes, above) if last in nodes[path]]
+
+
+def _below(nodes: Mapping[str, dict[str, Any]], above: str) -> list[str]:
+    return [path for path in nodes if not above or path == above or path.endswith(f".{above}")]
+
+
+def _several(paths: Sequence[str], name: str) -> str:
+    last = name.rpartition(".")[2]
+    every = ", ".join(f"{path}.{last}" for path in paths)
+    return f"several keys are called '{name}' ({every})"
+
+
+def _all_nodes(groups: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {path: node for group, tree in groups.items() for path, node in _nodes(tree, group)}
 
 
 def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

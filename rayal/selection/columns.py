@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from rayal.columns import TAG_BYTES, is_vector, vector_field, vector_shape, vectors
 from rayal.errors import ConfigError, PoolError, ScoringError
@@ -16,6 +17,7 @@ from rayal.types import OUTPUTS, Ids
 
 _AS_THEY_ARE = ("i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")  # what torch has too
 _NUMBERS = (*OUTPUTS, "logits", "score", "cost")
+_NUMPYS = (torch.float16, torch.float32, torch.float64)
 _TOLD_APART = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -63,12 +65,16 @@ class Column:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
     @classmethod
-    def found(cls, name: str, source: str, rows: pa.RecordBatch, where: str) -> Column:
-        """Gives the column as its first row says."""
+    def found(cls, name: str, source: str, rows: pa.RecordBatch, ids: Ids, where: str) -> Column:
+        """Gives the column as its first row says.
+
+        Raises:
+            PoolError: there is no value in it, or one of no use.
+        """
         kind = _plain(rows.column(source)).type
         if name not in _NUMBERS and any(is_kind(kind) for is_kind in _TOLD_APART):
             return cls(name, source, "", ())
-        values = values_of(rows.slice(0, 1), source, None, np.zeros(1, np.int64), where)
+        values = values_of(rows.slice(0, 1), source, None, ids, where)
         return cls(name, source, values.dtype.str, values.shape[1:])
 
     def stored(self, rows: pa.RecordBatch, ids: Ids, where: str) -> tuple[pa.Field, pa.Array]:
@@ -242,7 +248,8 @@ def _numbers(column: pa.Array, field: pa.Field, where: str) -> np.ndarray:
 
 
 def as_array(values: Any) -> pa.Array:
-    """Gives an (N, ...) array as an Arrow column, without a copy where it lies in a row.
+    """Gives an (N, ...) array as an Arrow column, without a copy where it lies in a row. A tensor
+    comes from its device, and one of a type that NumPy has not (bfloat16) as float32.
 
     Raises:
         ConfigError: it holds what no column can hold.
@@ -261,14 +268,30 @@ def as_array(values: Any) -> pa.Array:
 def _as_array(values: Any) -> pa.Array:
     if isinstance(values, np.ma.MaskedArray) and values.ndim == 1:
         return pa.array(values)
+    if isinstance(values, torch.Tensor):
+        values = _of_tensor(values)
+    if isinstance(values, list | tuple) and any(isinstance(one, torch.Tensor) for one in values):
+        values = [_of_tensor(one) if isinstance(one, torch.Tensor) else one for one in values]
     if isinstance(values, list | tuple) and any(isinstance(one, list | tuple) for one in values):
         lengths = {len(one) if isinstance(one, list | tuple) else -1 for one in values}
         if len(lengths) > 1:  # labels of rows that have several, or none
             return pa.array(values)
     array = np.ascontiguousarray(np.asarray(values))
+    if array.dtype.kind == "c":
+        raise ValueError("it holds complex numbers")
+    if array.dtype.kind in "iuf" and not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "biuf":
         return pa.array(array.tolist())
     column = pa.array(array.reshape(-1))
     for width in array.shape[:0:-1]:
         column = pa.FixedSizeListArray.from_arrays(column, width)
     return column
+
+
+def _of_tensor(values: torch.Tensor) -> np.ndarray:
+    there = values.detach().cpu()
+    if there.is_floating_point() and there.dtype not in _NUMPYS:
+        there = there.float()
+    array: np.ndarray = there.numpy()
+    return array

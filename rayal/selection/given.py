@@ -1,7 +1,7 @@
 """What the user gives: Parquet files, or rows in memory; read group by group, never whole.
 
 A group is a row group of a file, or a batch of rows in memory. A stream (a Ray Dataset, or a
-pyarrow Dataset that is more than plain Parquet files) is written into Parquet files first.
+pyarrow Dataset that is more than plain Parquet files) is written into a Parquet file first.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.dataset as pa_dataset
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
@@ -22,6 +23,7 @@ from rayal.columns import content_hash
 from rayal.errors import ConfigError, PoolError
 from rayal.pool.sources import find
 from rayal.selection.columns import as_array
+from rayal.storage import commit_file, sync
 
 _BUFFER_BYTES = 4 << 20  # or a column of a row group is read whole, however large
 _FOOTER_BYTES = 8
@@ -110,6 +112,7 @@ class Files:
     paths: tuple[str, ...]
     schema: pa.Schema  # of the first file
     groups: tuple[Group, ...]
+    content: str = ""  # a hash of the rows, where whoever wrote the files made one
     # The reader of a group stays open where the last rows ended, so that those after them are not
     # decoded from the group's beginning: (what it reads, the row it stands at, itself).
     _open: tuple[Any, int, Iterator[pa.RecordBatch]] | None = field(default=None, repr=False)
@@ -137,6 +140,15 @@ class Files:
                 if num_rows := footer.row_group(j).num_rows:
                     groups.append(Group(place, j, num_rows))
         return cls(filesystem, tuple(path for path, _ in parts), first, tuple(groups))
+
+    def moved(self, final: Path) -> Files:
+        """Gives the one file in its last place. One that is there stays: it holds the same rows, in
+        the order that slices may have been cut in."""
+        (path,) = self.paths
+        if not final.exists():
+            sync(Path(path))
+            commit_file(Path(path), final)
+        return replace(Files.of(self.filesystem, [(str(final), None)]), content=self.content)
 
     @property
     def names(self) -> list[str]:
@@ -183,8 +195,10 @@ class Files:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Paths, sizes, times of change and footers: the last hold where every column's pages lie,
-        and what is smallest and largest in them."""
+        """The rows' hash, else paths, sizes, times of change and footers: the last hold where every
+        column's pages lie, and what is smallest and largest in them."""
+        if self.content:
+            return self.content
         digest = hashlib.sha256(repr(self.groups).encode())
         for info in self.filesystem.get_file_info(list(self.paths)):
             digest.update(f"{info.path}\x1f{info.size}\x1f{info.mtime_ns}\x1e".encode())
@@ -227,8 +241,13 @@ def open_given(outputs: Any, what: str = "the outputs") -> Held | Files | Stream
         return Held.of(_table(outputs, what), what)
     if type(outputs).__module__.startswith("ray.data"):
         return Stream(outputs.columns(), functools.partial(_of_ray, outputs))
-    if type(outputs).__module__.startswith("pyarrow._dataset"):
+    if isinstance(outputs, pa_dataset.Dataset):
         return _of_dataset(outputs)
+    if isinstance(outputs, pa_dataset.Fragment):
+        outputs = outputs.scanner()
+    if isinstance(outputs, pa_dataset.Scanner):
+        names = list(outputs.projected_schema.names)
+        return Stream(names, functools.partial(_of_scanner, outputs))
     if hasattr(outputs, "__arrow_c_stream__"):  # a data frame of pandas or polars
         return Held.of(pa.table(outputs), what)
     raise ConfigError(
@@ -240,6 +259,11 @@ def open_given(outputs: Any, what: str = "the outputs") -> Held | Files | Stream
 def _table(arrays: Mapping[str, Any], what: str) -> pa.Table:
     columns = {}
     for name, values in arrays.items():
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"{what} have a column that is called {name!r}, expected names of columns with an "
+                "array each, such as sample_id"
+            )
         try:
             columns[name] = as_array(values)
         except ConfigError as error:
@@ -275,6 +299,11 @@ def _of_dataset(dataset: Any) -> Files | Stream:
 
 def _of_scan(dataset: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
     yield from dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1)
+
+
+def _of_scanner(scanner: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
+    for rows in scanner.to_batches():
+        yield rows.select(names)
 
 
 def _unreadable(path: str, error: BaseException) -> PoolError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,11 @@ from rayal.selection.given import Stream, open_given
 from rayal.types import Ids, Kind, Label, Vocabulary
 
 WHAT = "the labelled rows"
+_EXPECTED = {
+    "class": "a class a row",
+    "multilabel": "a list of classes a row",
+    "number": "a number a row",
+}
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,9 @@ def read_labelled(
 ) -> Labelled:
     """Gives labelled rows with those of the columns `sources` that they have.
 
-    `labelled` is what outputs may be, or an array of ids. Without a label column, and where it is
-    null, rows are pending: ordered, and not to be picked again. `num_classes`: the width of
-    probabilities, where it is known.
+    `labelled` is what outputs may be, or ids: anything of one dimension. Without a label column,
+    and where it is null, rows are pending: ordered, and not to be picked again. `num_classes`: the
+    width of probabilities, where it is known.
 
     Raises:
         ConfigError: ids are missing or no whole numbers.
@@ -81,8 +86,9 @@ def read_labelled(
     """
     if labelled is None:
         return none_labelled()
-    if not isinstance(labelled, str | Path) and np.ndim(_plain(labelled)) == 1:
-        labelled = {columns.sample_id: np.asarray(labelled)}
+    ids_alone = _ids_alone(labelled)
+    if ids_alone is not None:
+        labelled = {columns.sample_id: ids_alone}
     given = open_given(labelled, WHAT)
     if columns.sample_id not in given.names:
         raise ConfigError(
@@ -118,8 +124,17 @@ def read_labelled(
     return Labelled(ids, encoded, pending, table)
 
 
-def _plain(labelled: Any) -> Any:
-    return labelled if isinstance(labelled, np.ndarray | list | tuple) else np.empty((0, 0))
+def _ids_alone(labelled: Any) -> Any:
+    """Gives the ids where there is nothing else; None: there are columns, or files of them."""
+    if isinstance(labelled, pa.Array | pa.ChunkedArray):
+        return labelled
+    shape = getattr(labelled, "shape", None)
+    if isinstance(shape, tuple):  # arrays, tensors, series; data frames and tables have two
+        return labelled if len(shape) == 1 else None
+    is_rows = isinstance(labelled, str | Path | Mapping) or hasattr(labelled, "__arrow_c_stream__")
+    if is_rows or not isinstance(labelled, Collection | Iterator):
+        return None
+    return list(labelled)
 
 
 def _label(value: Any) -> Label | None:
@@ -154,6 +169,11 @@ def _encoded(
         raise LabelError(
             f"{WHAT}: {error}; classes=[...] names the classes, in the order of the probabilities"
         ) from None
+    except TypeError as error:
+        raise LabelError(
+            f"{WHAT}: column of labels holds what is no label of kind {kind} ({error}), such as "
+            f"{known[0]!r}; give {_EXPECTED[kind]}, or say what they are with kind=..."
+        ) from error
     return encoded, pending
 
 

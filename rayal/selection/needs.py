@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rayal.errors import NeedsError
-from rayal.selection.columns import Columns
+from rayal.errors import NeedsError, PoolError
+from rayal.selection.columns import Column, Columns
 from rayal.selection.predictor import GivenScore, with_given_score
 from rayal.strategy import Strategy
 from rayal.types import Needs, Scorer, source_of
@@ -25,6 +25,22 @@ class Plan:
     def features(self) -> Needs:
         """What slices carry."""
         return tuple(dict.fromkeys(self.strategy.selector.needs))
+
+    def check_columns(self, columns: Sequence[Column]) -> None:
+        """Refuses a column of text where numbers are needed.
+
+        Raises:
+            PoolError: there is one.
+        """
+        needs = (*self.features, *self.strategy.needs_of_restriction)
+        needs = (*needs, *(() if self.scorer is None else self.scorer.needs))
+        for column in columns:
+            if not column.dtype and column.name in needs:
+                raise PoolError(
+                    f"column '{column.source}' holds words or dates, and the strategy needs "
+                    f"{column.name} as numbers or lists of numbers; compute it as such, or name "
+                    "another column"
+                )
 
     @property
     def sources(self) -> dict[str, str]:

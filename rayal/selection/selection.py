@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rayal.engine.held import HeldEngine
 from rayal.engine.local import LocalEngine
+from rayal.engine.picking import pick
 from rayal.engine.restricted import restricted
 from rayal.engine.scoring import Engine, Scoring, pass_id
 from rayal.engine.survivors import Taken, write_taken
@@ -29,6 +30,7 @@ from rayal.selection.needs import Plan, plan_of
 from rayal.selection.own_rows import OwnRows
 from rayal.selection.pool import GivenPool, columns_of, stage
 from rayal.selection.predictor import GivenPredictor
+from rayal.selection.work import TEMPORARY, alone_in, open_work, temporary_in
 from rayal.storage import explained
 from rayal.strategy import Strategy
 from rayal.types import Checkpoint, Kind, Picks
@@ -41,7 +43,7 @@ class Selection:
     """What to pick; parts come built.
 
     Raises:
-        ConfigError: the budget is below 1.
+        ConfigError: the budget is below 1, seed or round are beyond int64, or a part is none.
     """
 
     strategy: Strategy
@@ -57,6 +59,17 @@ class Selection:
     def __post_init__(self) -> None:
         if self.budget < 1:
             raise ConfigError(f"budget is {self.budget}, expected at least 1")
+        for name in ("seed", "round"):
+            value = getattr(self, name)
+            if not -(2**63) <= value < 2**63:
+                raise ConfigError(f"{name} is {value}, expected a whole number of up to 64 bits")
+        if not isinstance(self.strategy, Strategy):
+            raise ConfigError(
+                f"strategy is {self.strategy!r}, expected the name of one or a "
+                "rayal.strategy.Strategy, which holds a selector, and a scorer where it needs one"
+            )
+        if not callable(getattr(self.engine, "score", None)):
+            raise ConfigError(f"engine is {self.engine!r}, expected local, ray or an engine")
 
     def run(
         self,
@@ -69,8 +82,9 @@ class Selection:
         """Gives the batch, one row a pick in the order picked.
 
         In the folder `work` slices and the journal of picks stay, so that the same selection goes
-        on where it was killed. Without one they lie in a temporary folder below `scratch`, or in
-        memory where the outputs do. O(N) reads of the outputs, and what the strategy costs.
+        on where it was killed; once one comes to its end those of earlier ones go. Without one they
+        lie in a temporary folder below `scratch`, or in memory where the outputs do. O(N) reads of
+        the outputs, and what the strategy costs.
 
         Raises:
             RayalError: what is asked for cannot be had; the message says what to do.
@@ -79,33 +93,41 @@ class Selection:
         strategy = self.strategy.for_kind(self.kind)
         given = open_given(outputs)
         plan = plan_of(strategy, self.columns, given.names)
-        with _folder(work, scratch) as folder, explained(folder):
-            pool = self._pool(given, plan, folder)
+        kept = None if work is None else open_work(work)
+        with _temporary(kept, scratch) as folder, explained(kept or folder):
+            rows = self._rows(given, plan, folder, kept is not None)
+            plan.check_columns(rows.columns)
             known = read_labelled(
                 labelled,
                 self.columns,
                 [source for _, source in plan.wanted],
                 self.kind,
                 self.classes,
-                _num_classes(pool.columns),
+                _num_classes(rows.columns),
             )
+            pool = rows.pool
             with reporter.phase("read ids", pool.num_rows) as bar:
                 num_rows, found = look_at_ids(
                     pool.given, pool.id_column, known.ids, folder / "ids", bar
                 )
             self._check_budget(num_rows, int(found.sum()))
-            place = folder / "pass"
-            if work is not None:
-                source = pool.given if isinstance(given, Stream) else given
-                place = folder / pass_id(self._described, source.fingerprint, known.fingerprint)
-            is_held = isinstance(pool.given, Held) and work is None
-            engine = HeldEngine() if is_held else self.engine
-            picks, note = self._select(pool, plan, known, found, place, engine, reporter)
+            if kept is None:
+                engine = HeldEngine() if isinstance(rows.given, Held) else self.engine
+                place = folder / "pass"
+                picks, note = self._select(pool, plan, known, found, place, engine, reporter)
+            else:
+                named = (self._described, rows.given.fingerprint, known.fingerprint)
+                place = kept / pass_id(*named)
+                with alone_in(place):
+                    pool = rows.moved(place).pool
+                    picks, note = self._select(
+                        pool, plan, known, found, place, self.engine, reporter
+                    )
         return batch_of(picks, plan.strategy, self.name, self.seed, self.round, note)
 
     # ------------------------------------------------------------------------------- the rows
 
-    def _pool(self, given: Held | Files | Stream, plan: Plan, folder: Path) -> GivenPool:
+    def _rows(self, given: Held | Files | Stream, plan: Plan, folder: Path, is_kept: bool) -> _Rows:
         id_column = self.columns.sample_id
         if id_column not in given.names:
             raise ConfigError(
@@ -116,10 +138,10 @@ class Selection:
         if isinstance(given, Held) and not isinstance(self.engine, LocalEngine):
             given = given.stream()
         if not isinstance(given, Stream):
-            return GivenPool.of(given, columns_of(given, plan.wanted), id_column)
+            return _Rows(given, columns_of(given, plan.wanted, id_column), id_column)
         names = list(dict.fromkeys((id_column, *(source for _, source in plan.wanted))))
-        files, columns = stage(given.read(names), plan.wanted, id_column, folder)
-        return GivenPool.of(files, columns, "sample_id")
+        files, columns = stage(given.read(names), plan.wanted, id_column, folder, is_kept)
+        return _Rows(files, columns, "sample_id", is_staged=True)
 
     def _check_budget(self, num_rows: int, num_labelled: int) -> None:
         if self.budget > num_rows - num_labelled:
@@ -175,8 +197,7 @@ class Selection:
             prepare(scoring)
             with reporter.phase("read rows", pool.num_rows) as bar:
                 done = engine.score(scoring, bar)
-            picks = plan.strategy.select(done.candidates, done.labelled, self.budget, keys)
-            picks = plan.strategy.with_chances(picks, done.tallies.num_scored)
+            picks = pick(plan.strategy, done, self.budget, keys)
         finally:
             engine.close()
         return picks, "; ".join(one for one in (*notes, note, picks.note) if one)
@@ -188,6 +209,26 @@ class Selection:
         return {name: described(getattr(self, name)) for name in names}
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that can be read again, and what is read of them."""
+
+    given: Held | Files
+    columns: tuple[Column, ...]
+    id_column: str
+    is_staged: bool = False
+
+    @property
+    def pool(self) -> GivenPool:
+        return GivenPool.of(self.given, self.columns, self.id_column)
+
+    def moved(self, place: Path) -> _Rows:
+        """Gives the rows with those that were staged in the folder of their selection."""
+        if not self.is_staged or not isinstance(self.given, Files):
+            return self
+        return replace(self, given=self.given.moved(place / "outputs.parquet"))
+
+
 def _num_classes(columns: Sequence[Column]) -> int | None:
     for column in columns:
         if column.name in ("probs", "logits") and column.shape:
@@ -196,11 +237,10 @@ def _num_classes(columns: Sequence[Column]) -> int | None:
 
 
 @contextlib.contextmanager
-def _folder(work: str | Path | None, scratch: str | Path | None) -> Iterator[Path]:
-    if work is not None:
-        folder = Path(work).expanduser().absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+def _temporary(kept: Path | None, scratch: str | Path | None) -> Iterator[Path]:
+    if kept is not None:
+        with temporary_in(kept) as folder:
+            yield folder
         return
-    with tempfile.TemporaryDirectory(prefix=".tmp-rayal-", dir=scratch) as name:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=scratch) as name:
         yield Path(name)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rayal.errors import ScoringError
-from rayal.keys import Keys
+from rayal.keys import Keys, Stream
 from rayal.neighbors import assign, train_kmeans
-from rayal.selectors.grid import AFTER_FIT, Grid
-from rayal.selectors.sample import AFTER_CENTROIDS, centroids, keyed_sample
+from rayal.selectors.grid import AFTER_FIT, Grid, squared_norms
+from rayal.selectors.nearest import nearest, squared_distances
+from rayal.selectors.sample import centroids, keyed_sample
 from rayal.selectors.space import blocks
 from rayal.selectors.turns import clusters_of
 from rayal.types import Candidates, Float64s, Ids, Slice
@@ -20,7 +21,10 @@ from rayal.types import Candidates, Float64s, Ids, Slice
 Int64s = npt.NDArray[np.int64]
 MOST_FLAT = 100_000  # cells; beyond, two levels: a row would meet too many centroids
 _PROBES = 8  # of the upper cells, whose lower ones a row meets
-_BLOCK_ROWS = 65_536
+_BLOCK_ROWS = 16_384
+_PRODUCTS = 1 << 20  # numbers of a block: 8 MiB of float64
+_DRAW_BINS = 1 << 16  # of keyed draws: a sample is at most a bin larger than asked for
+AFTER_CENTROIDS = AFTER_FIT + (1 << 16)  # the first free step: two levels take one an upper cell
 
 
 class Clustering(Protocol):
@@ -75,13 +79,13 @@ class TwoLevelCells:
         clusters_M, squared_M = np.full(len(part), -1), np.full(len(part), np.inf)
         for lo, hi in blocks(len(part), _BLOCK_ROWS):
             points_nD = self.grid.rows(part, lo, hi)
-            probes = self._probes(points_nD)
+            probes = near_cells(self.grid, points_nD, self.upper_TD, _PROBES)
             order = np.argsort(probes, axis=None, kind="stable")
             edges = np.searchsorted(probes.reshape(-1)[order], np.arange(len(self.upper_TD) + 1))
             for cell in np.flatnonzero(np.diff(edges)).tolist():
                 first, last = self.starts[cell], self.starts[cell + 1]
                 rows = order[edges[cell] : edges[cell + 1]] // probes.shape[1]
-                found, squared = assign(points_nD[rows], self.centroids_KD[first:last])
+                found, squared = _nearest(self.grid, points_nD[rows], self.centroids_KD[first:last])
                 found += first
                 at = rows + lo
                 closer = (squared < squared_M[at]) | (
@@ -91,15 +95,48 @@ class TwoLevelCells:
                 squared_M[at[closer]] = squared[closer]
         return clusters_M, squared_M
 
-    def _probes(self, points_nD: Float64s) -> Int64s:
-        number = min(_PROBES, len(self.upper_TD))
-        norms = np.einsum("td,td->t", self.upper_TD, self.upper_TD)
-        partial_nT = norms - 2.0 * (points_nD @ self.upper_TD.T)
-        # Stable, so that of equally near cells the lowest are met, however rows are cut.
-        return np.argsort(partial_nT, axis=1, kind="stable")[:, :number]
-
     def name(self, cluster: int) -> int:
         return cluster
+
+
+def near_cells(grid: Grid, points_nD: Float64s, upper_TD: Float64s, number: int) -> Int64s:
+    """Gives (n, number) the nearest upper cells of each row, nearest first, the lowest of equals;
+    however rows are cut."""
+    number = min(number, len(upper_TD))
+    found = np.empty((len(points_nD), number), np.int64)
+    for lo, hi in blocks(len(points_nD), max(1, _PRODUCTS // len(upper_TD))):
+        squared_nT = squared_distances(points_nD[lo:hi], upper_TD)
+        if grid.fine:
+            _measure_near(squared_nT, points_nD[lo:hi], upper_TD, number)
+        found[lo:hi] = np.argsort(squared_nT, axis=1, kind="stable")[:, :number]
+    return found
+
+
+def _measure_near(
+    squared_nT: Float64s, points_nD: Float64s, upper_TD: Float64s, number: int
+) -> None:
+    """Puts exact sums over differences where one of so many nearest may be, and infinity where
+    none is: on a fine grid a product is rounded, and not the same for any cut."""
+    error_nT = np.add.outer(squared_norms(points_nD), squared_norms(upper_TD))
+    error_nT *= (points_nD.shape[1] + 8) * 2.0**-51  # as in `nearest`
+    highest_n1 = np.partition(squared_nT + error_nT, number - 1, axis=1)[:, number - 1, None]
+    row_P, cell_P = np.nonzero(squared_nT - error_nT <= highest_n1 * (1.0 + 2.0**-40))
+    squared_nT[:] = np.inf
+    for lo, hi in blocks(len(row_P), max(1, _PRODUCTS // points_nD.shape[1])):
+        rows, cells = row_P[lo:hi], cell_P[lo:hi]
+        squared_nT[rows, cells] = squared_norms(points_nD[rows] - upper_TD[cells])
+
+
+def _nearest(grid: Grid, points_nD: Float64s, centroids_KD: Float64s) -> tuple[Int64s, Float64s]:
+    """Gives (n,) nearest centroids and squared distances, by `turns.clusters_of`'s two ways."""
+    if not grid.fine:
+        return assign(points_nD, centroids_KD)
+    found = np.empty(len(points_nD), np.int64)
+    squared = np.empty(len(points_nD))
+    width = max(len(centroids_KD), points_nD.shape[1])
+    for lo, hi in blocks(len(points_nD), max(1, _PRODUCTS // width)):
+        found[lo:hi], (squared[lo:hi],) = nearest((grid,), (points_nD[lo:hi],), (centroids_KD,))
+    return found, squared
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,40 +172,99 @@ def fit_cells(
     method: str,
 ) -> Cells | TwoLevelCells:
     """Gives the cells of k-means, trained on a keyed sample of so many rows a cluster; of two
-    levels above 100,000 cells. Asks in the steps of `centroids`.
+    levels above 100,000 cells. Asks in the steps from `AFTER_FIT` to `AFTER_CENTROIDS`.
 
-    Each upper cell has lower ones in proportion to its rows of the sample. Measured before (500,000
-    rows, 32 x 31 cells, no probes): 18 times cheaper than flat, its objective 1.39 times as high.
+    There are as many cells as asked for, or as rows where those are fewer. Two levels: sqrt(K)
+    upper cells are trained on a sample of their own; each has lower ones in proportion to its rows
+    of the large sample, which stays in the slices and is fetched one upper cell at a time: about
+    sample_per_cluster x sqrt(K) rows. Measured before (500,000 rows, 32 x 31 cells, no probes): 18
+    times cheaper than flat, its objective 1.39 times as high.
     """
-    trained = sample_per_cluster, num_iterations, keys, method
     if num_clusters <= MOST_FLAT:
+        trained = sample_per_cluster, num_iterations, keys, method
         return Cells(grid, centroids(sides, grid, num_clusters, *trained))
     num_upper = int(np.ceil(np.sqrt(num_clusters)))
-    stream = keys.stream(f"{method} sample")
-    sample_ND = keyed_sample(sides, grid, num_clusters * sample_per_cluster, stream, AFTER_FIT)
-    seed = keys.stream(method).seed()
-    some = sample_ND[:: max(1, len(sample_ND) // (num_upper * sample_per_cluster))]
-    upper_TD = np.rint(train_kmeans(some, num_upper, seed, num_iterations).astype(np.float64))
-    of_row, _ = assign(np.rint(sample_ND.astype(np.float64)), upper_TD)
-    sizes = np.bincount(of_row, minlength=len(upper_TD))
+    few = num_upper * sample_per_cluster
+    sample_ND = keyed_sample(sides, grid, few, keys.stream(f"{method} upper sample"), AFTER_FIT)
+    seed, stream = keys.stream(method).seed(), keys.stream(f"{method} sample")
+    upper_TD = _trained(sample_ND, num_upper, seed, num_iterations)
+    step, wanted = AFTER_FIT + 2, num_clusters * sample_per_cluster
+    counts = _asked(sides, _count_draws, step, stream)
+    edge = int(np.searchsorted(np.cumsum(np.sum(counts, axis=0)), wanted)) + 1
+    sizes_T = np.sum(_asked(sides, _settle_sample, step + 1, stream, edge, grid, upper_TD), axis=0)
+    cells = np.flatnonzero(sizes_T)
     lower = []
-    for cell, number in enumerate(shared_out(num_clusters, sizes).tolist()):
-        rows = sample_ND[of_row == cell]
-        found = train_kmeans(rows, number, seed + cell + 1, num_iterations) if number else rows[:0]
-        lower.append(np.rint(found.astype(np.float64)))
+    shares = shared_out(num_clusters, sizes_T[cells]).tolist()
+    for place, (cell, number) in enumerate(zip(cells.tolist(), shares, strict=True)):
+        there = _asked(sides, _sample_of_cell, step + 2 + place, grid, cell)
+        ids, rows = (np.concatenate(column) for column in zip(*there, strict=True))
+        rows = rows[np.argsort(ids, kind="stable")]
+        lower.append(_trained(rows, number, seed + place + 1, num_iterations))
     starts = np.cumsum([0, *(len(one) for one in lower)])
-    return TwoLevelCells(grid, upper_TD, np.concatenate(lower), starts)
+    return TwoLevelCells(grid, upper_TD[cells], np.concatenate(lower), starts)
 
 
 def shared_out(number: int, sizes: Int64s) -> Int64s:
     """Gives (T,) how many of `number` go to each, in proportion to sizes, by largest remainder; of
-    equal remainders the first. One at least where there is any size."""
-    exact = number * sizes / max(int(sizes.sum()), 1)
-    shares = np.maximum(np.floor(exact).astype(np.int64), sizes > 0)
-    rest = number - int(shares.sum())
-    order = np.argsort(-(exact - np.floor(exact)), kind="stable")
-    shares[order[: max(0, rest)]] += 1
-    return np.minimum(shares, sizes)
+    equal remainders the first. One at least where there is any size, and none more than its size.
+
+    The sum is `number`, or that of sizes where it is less; `number` is at least that of sizes
+    above 0.
+    """
+    number = min(number, int(sizes.sum()))
+    exact = number * sizes.astype(np.float64) / max(int(sizes.sum()), 1)
+    shares = np.clip(np.floor(exact).astype(np.int64), sizes > 0, sizes)
+    while missing := number - int(shares.sum()):
+        # The one that each must have at least may be too much in all: who has most beyond its
+        # part gives it back.
+        may = np.flatnonzero(shares < sizes if missing > 0 else shares > 1)
+        lacking = (exact - shares)[may] * np.sign(missing)
+        shares[may[np.argsort(-lacking, kind="stable")[: abs(missing)]]] += np.sign(missing)
+    return shares
+
+
+def _asked(sides: tuple[Candidates, ...], ask: Any, step: int, *args: Any) -> list[Any]:
+    """Gives what slices of all sides answer, the empty ones left out."""
+    answers = [one for side in sides for one in side.each(ask, step, *args)]
+    return [one for one in answers if one is not None]
+
+
+def _trained(sample_nD: np.ndarray, number: int, seed: int, num_iterations: int) -> Float64s:
+    return np.rint(train_kmeans(sample_nD, number, seed, num_iterations).astype(np.float64))
+
+
+def _bins(part: Slice, stream: Stream) -> Int64s:
+    """Gives (m,) keyed draws as whole numbers below 65,536."""
+    return (stream.uniform(part.ids) * _DRAW_BINS).astype(np.int64)
+
+
+def _count_draws(part: Slice, step: int, stream: Stream) -> Int64s:
+    return np.bincount(_bins(part, stream), minlength=_DRAW_BINS)
+
+
+def _settle_sample(
+    part: Slice, step: int, stream: Stream, edge: int, grid: Grid, upper_TD: Float64s
+) -> Int64s:
+    """Asks a slice for the number of its rows with draws below the edge in each upper cell."""
+    rows = np.flatnonzero(_bins(part, stream) < edge)
+    cells = np.empty(len(rows), np.int64)
+    for lo, hi in blocks(len(rows), _BLOCK_ROWS):
+        points_nD = grid.place(_values(part, grid, rows[lo:hi]))
+        cells[lo:hi] = near_cells(grid, points_nD, upper_TD, 1)[:, 0]
+    part.cache["sampled"] = rows, cells
+    return np.bincount(cells, minlength=len(upper_TD))
+
+
+def _values(part: Slice, grid: Grid, rows: np.ndarray) -> np.ndarray:
+    return part.feature(grid.feature)[rows].reshape(len(rows), -1)
+
+
+def _sample_of_cell(part: Slice, step: int, grid: Grid, cell: int) -> tuple[Ids, np.ndarray] | None:
+    rows, cells = part.cache["sampled"]
+    rows = rows[cells == cell]
+    if not len(rows):
+        return None
+    return part.ids[rows], grid.scaled(_values(part, grid, rows)).astype(np.float32)
 
 
 def stored_clusters(candidates: Candidates, column: str, step: int = 0) -> Stored:

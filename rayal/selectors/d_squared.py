@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rayal.keys import hash_u64, uniform
+from rayal.keys import hash_u64, salt, uniform
 from rayal.selectors.nearest_center import News
+from rayal.selectors.potential import FOLLOWED, Potential, sample_size
 from rayal.selectors.room import Room
 from rayal.selectors.space import Int64s
 from rayal.selectors.stale_weights import (
@@ -37,6 +38,7 @@ from rayal.selectors.stale_weights import (
     largest,
     learn,
     measure,
+    measure_all,
     open_slice,
     refresh,
     rows_of_buckets,
@@ -59,9 +61,17 @@ class Drawn(NamedTuple):
     sample_id: int
     score: float
     squared: float  # D^2 when it was drawn, in units of the space
-    chance: float  # about: of this draw, given those before
+    chance: float  # of this draw, given those before; NaN: not known, see `potential`
     nearest: int  # the number of its nearest center
     labelled_squared: float
+
+
+class First(NamedTuple):
+    """A slice's best first pick, where nothing is labelled."""
+
+    drawn: Drawn
+    precedence: float  # the highest of all slices is picked; of equals the smallest id
+    num_rows: int  # that it was drawn from, each with the same chance; 0: it was not drawn
 
 
 @dataclass
@@ -93,6 +103,7 @@ class DSquared:
     picked: list[Drawn] = field(default_factory=list)
     evaluations: int = 0
     _told: int = 0
+    _potential: Potential | None = None
     _sums_K: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
 
     def open(self) -> None:
@@ -189,16 +200,14 @@ class DSquared:
     def _batch(self, budget: int) -> tuple[list[Drawn], News | None, Ids]:
         """Proposes some rows; gives those that are accepted, as picks and as centers, and those
         that limits close."""
-        sums_K = np.cumsum(self._sums_K)
-        total = int(sums_K[-1])
+        potential = self._followed(budget)
+        total = int(self._sums_K.sum())
         left = budget - len(self.picked)
         num_proposed = min(_PROPOSALS, math.ceil(1.5 * left / self._rate()) + 16)
         turns = np.arange(self.counters.drawn, self.counters.drawn + num_proposed)
         numbers = hash_u64(self.stream, 2 * turns).tolist()
         targets = np.array([number * total >> 64 for number in numbers], np.int64)
-        buckets = np.searchsorted(sums_K, targets, side="right")
-        offsets = targets - np.where(buckets, sums_K[buckets - 1], 0)
-        ids, weights = self._locate(buckets, offsets)
+        ids, weights = self._locate(targets)
         unique, place = np.unique(ids, return_inverse=True)
         limits = None if self.room is None else self.room.limits
         rows = gathered(self.ask(measure, unique, limits))
@@ -208,36 +217,37 @@ class DSquared:
         closed = self._barred(rows)
         squared[closed] = 0.0
         luck = uniform(self.stream, 2 * turns + 1)
-        # The mean share of stale weight that is real says what all distances sum to.
-        shares = np.ldexp(squared[place], self.shift) / weights
-        alive = float(np.mean(np.minimum(shares, 1.0)))
         new: list[Drawn] = []
         accepted: list[int] = []
-        proposed = 0
+        stand_for: list[float] = []
+        proposed = seen = 0  # of the accepted rows, the potential has seen so many
         for turn in range(num_proposed):
             proposed += 1
             at = int(place[turn])
             weight = math.ceil(math.ldexp(float(squared[at]), self.shift))
             if not luck[turn] * int(weights[turn]) < weight:
                 continue
-            chance = min(1.0, weight / (total * alive)) if alive > 0.0 else math.nan
             new.append(
                 Drawn(
                     int(unique[at]),
                     float(rows.scores[at]),
                     float(squared[at]),
-                    chance,
+                    math.nan,
                     int(nearest[at]),
                     float(rows.labelled[at]),
                 )
             )
             accepted.append(at)
+            stand_for.append(total / int(weights[turn]))
             if self.room is not None and rows.carried is not None:
                 self.room.take(rows.carried, at)
                 closed |= ~self.room.admits(rows.carried) | self.room.like_row(rows.carried, at)
-                if self.room.left < 1:
-                    break
-            if len(self.picked) + len(new) == budget:
+            is_last = len(self.picked) + len(new) == budget
+            is_last |= self.room is not None and self.room.left < 1
+            if is_last or potential.is_due(len(new) - seen, len(self.picked) + len(new)):
+                self._tell_chances(new, seen, potential, points, rows, accepted, stand_for)
+                seen = len(new)
+            if is_last:
                 break
             _, near = self.space.nearest(points, self.space.take(points, np.array([at])))
             self.evaluations += len(near)
@@ -246,6 +256,8 @@ class DSquared:
             nearest[closer] = self.num_labelled + len(self.picked) + len(new) - 1
             squared[at] = 0.0  # it is taken; no draw is below 0
             squared[closed] = 0.0
+        if seen < len(new):
+            self._tell_chances(new, seen, potential, points, rows, accepted, stand_for)
         self.counters.drawn += proposed
         self.counters.accepted, self.counters.proposed = len(new), proposed
         self.counters.refused = 0 if new else self.counters.refused + proposed
@@ -253,6 +265,61 @@ class DSquared:
         news = News(tuple(column[chosen] for column in rows.payload), unique[chosen])
         closed[chosen] = False
         return new, news if new else None, unique[closed]
+
+    def _followed(self, budget: int) -> Potential:
+        """Gives the rows that tell chances: all, or a sample by the weights of the last refresh."""
+        if self._potential is not None:
+            if not self._potential.is_sample:
+                return self._potential
+            if self._potential.refreshes == self.counters.refreshes:
+                return self._potential
+        limits = None if self.room is None else self.room.limits
+        is_sample = self.candidates.num_rows > FOLLOWED
+        if is_sample:
+            total, number = int(self._sums_K.sum()), sample_size(budget)
+            own = salt(self.stream, "chances")  # a stream of its own
+            start = int(hash_u64(own, np.array([self.counters.refreshes]))[0]) * total >> 64
+            targets = [(place * total + start) // number for place in range(number)]
+            ids, weights = self._locate(np.array(targets, np.int64))
+            unique, first, times = np.unique(ids, return_index=True, return_counts=True)
+            rows = gathered(self.ask(measure, unique, limits))
+            counts, stand_for = times.astype(np.float64), total / weights[first]
+        else:
+            rows = gathered(self.ask(measure_all, limits))
+            counts = stand_for = np.ones(len(rows.ids))
+        self.evaluations += rows.evaluations
+        self._potential = Potential(
+            self.space,
+            rows,
+            counts,
+            stand_for,
+            is_sample,
+            self.counters.refreshes,
+            self._barred(rows),
+        )
+        return self._potential
+
+    def _tell_chances(
+        self,
+        new: list[Drawn],
+        seen: int,
+        potential: Potential,
+        points: Any,
+        rows: Measured,
+        accepted: Sequence[int],
+        stand_for: Sequence[float],
+    ) -> None:
+        """Writes the chances of the last of the new picks, from the place `seen` on."""
+        some = np.array(accepted[seen:], np.int64)
+        if self.room is not None and rows.carried is not None:
+            potential.close(self.room, rows.carried, some)
+        before = potential.evaluations
+        squared = np.array([one.squared for one in new[seen:]])
+        centers = self.space.take(points, some)
+        chances = potential.chances(squared, np.array(stand_for[seen:]), centers)
+        self.evaluations += potential.evaluations - before
+        for place, chance in enumerate(chances.tolist(), start=seen):
+            new[place] = new[place]._replace(chance=chance)
 
     def _barred(self, rows: Measured) -> npt.NDArray[np.bool_]:
         """Gives (n,) which rows limits close."""
@@ -263,8 +330,11 @@ class DSquared:
             barred[open_rows] = self.room.like(rows.carried.take(open_rows))
         return barred
 
-    def _locate(self, buckets: Int64s, offsets: Int64s) -> tuple[Ids, Int64s]:
-        """Gives the row in whose weight each offset of a bucket falls, in order of id."""
+    def _locate(self, targets: Int64s) -> tuple[Ids, Int64s]:
+        """Gives the row in whose weight each target falls, in order of bucket, then of id."""
+        sums_K = np.cumsum(self._sums_K)
+        buckets = np.searchsorted(sums_K, targets, side="right")
+        offsets = targets - np.where(buckets, sums_K[buckets - 1], 0)
         wanted, which = np.unique(buckets, return_inverse=True)
         answers = self.ask(rows_of_buckets, wanted, self.shift)
         of_row, ids, weights = (np.concatenate(column) for column in zip(*answers, strict=True))
@@ -272,8 +342,7 @@ class DSquared:
         of_row, ids, weights = of_row[order], ids[order], weights[order]
         starts = np.searchsorted(of_row, np.arange(len(wanted)))
         below = np.cumsum(weights) - weights
-        targets = below[starts[which]] + offsets
-        rows = np.searchsorted(below, targets, side="right") - 1
+        rows = np.searchsorted(below, below[starts[which]] + offsets, side="right") - 1
         return ids[rows], weights[rows]
 
     def ask(self, ask: Callable[..., Any], *args: Any) -> list[Any]:

@@ -33,8 +33,9 @@ class Direct:
     Departures: the labels of a batch come together, so the threshold is that of the labels known
     before it and the drawing is one step, not a halving by turns; the paper draws half of a share
     (in its code for the rarest classes alone); its code takes the first place beside the best cut,
-    not the middle, and orders rows of the class itself by p_k alone. Pending rows have no say.
-    Many labels a row: each label is a class of its own, with margin 2 p - 1.
+    not the middle, and orders rows of the class itself by p_k alone. Pending rows have no say (a
+    note says where there are no others, so that no threshold is known). Many labels a row: each
+    label is a class of its own, with margin 2 p - 1.
 
     Raises:
         ConfigError: `explore` is no share.
@@ -66,9 +67,15 @@ class Direct:
             return to_picks([])
         lines = Lines(candidates, labelled, bool(self.multilabel))
         picked: list[Picked] = []
+        note = ""
         for k, share in shares(lines.rarest_first(), budget):
             lines.stand(k)
             known = lines.known(k)
+            if labelled.num_rows and not len(known.ids):
+                note = (
+                    f"all {labelled.num_rows} labelled rows are pending: no label tells a "
+                    "threshold, so that each is the model's own, a margin of 0"
+                )
             threshold = best_threshold(known)
             cut = int(lines.before(*threshold.place)[0])
             drawn = self._draw(lines, known, share, keys.stream(f"direct {k}"))
@@ -89,7 +96,7 @@ class Direct:
                 )
                 found = int(rows.ids[row]), float(rows.scores[row])
                 picked.append(Picked(*found, margin, reason))
-        return to_picks(picked)
+        return to_picks(picked, note)
 
     def _draw(self, lines: Lines, known: Known, share: int, stream: Stream) -> Int64s:
         """Gives some ranks, drawn where a threshold may be."""

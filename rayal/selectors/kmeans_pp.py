@@ -9,7 +9,7 @@ import numpy as np
 
 from rayal.keys import Keys, Stream
 from rayal.selectors.arguments import check_feature, check_precision
-from rayal.selectors.d_squared import Drawn
+from rayal.selectors.d_squared import Drawn, First
 from rayal.selectors.draws import draw_batch
 from rayal.selectors.farthest import Precision, fit_space
 from rayal.selectors.lazy import TAKEN
@@ -26,10 +26,13 @@ class KMeansPP:
     Each pick is drawn in proportion to its squared distance to the nearest labelled, pending or
     picked row; without labelled rows the first is drawn uniformly. Cost: as `badge`, with D
     products a distance. Rows without distance to the picks are left for last, by id. The deciding
-    key is D^2, the probability that of the draw given those before it (estimated, see `badge`).
+    key is D^2 (0 for a uniform draw), the probability that of the draw given those before it, as
+    exact as `badge` says.
 
     Between k-center, which goes for the farthest rows, and random: a row in a dense region is as
     likely as its neighbours together are far from the picks.
+
+    Departures: labelled and pending rows are centers, and the first pick is then drawn by D^2, too.
 
     Raises:
         ConfigError: the feature is an id or a label, or the precision is unknown.
@@ -73,16 +76,18 @@ class KMeansPP:
             what="row",
             names=(self, keys),
             limits=self.limits,
+            # Not that of the draws: ids and counters of proposals are the same small numbers.
+            first_stream=keys.stream("kmeans_pp first"),
         )
 
 
-def uniform_draw(part: Slice, step: int, space: Any, stream: Stream) -> Drawn | None:
-    """Asks a slice for its row of the smallest keyed draw."""
-    if not len(part):
+def uniform_draw(part: Slice, step: int, space: Any, stream: Stream) -> First | None:
+    """Asks a slice for its open row of the smallest keyed draw."""
+    rows = np.flatnonzero(part.cache["state"].bounds > TAKEN)
+    if not len(rows):
         return None
-    draws = np.where(part.cache["state"].bounds == TAKEN, np.inf, stream.uniform(part.ids))
-    row = int(draws.argmin())
-    if np.isinf(draws[row]):
-        return None
-    chance = float(-draws[row])  # the highest wins
-    return Drawn(int(part.ids[row]), float(part.scores[row]), chance, np.nan, -1, np.inf)
+    draws = stream.uniform(part.ids[rows])
+    at = int(draws.argmin())  # ids ascend: the first of equals has the smallest
+    row = rows[at]
+    drawn = Drawn(int(part.ids[row]), float(part.scores[row]), np.nan, np.nan, -1, np.inf)
+    return First(drawn, float(-draws[at]), len(rows))

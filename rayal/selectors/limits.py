@@ -41,7 +41,8 @@ class Limits:
     none if a labelled or pending row has that value. `near`: the same where the cosine of two rows'
     `feature` is above this. A row without length is near nothing.
 
-    `strict`: quotas that cannot be met are an error, else the batch's note says so.
+    `strict`: quotas that cannot be met, or that name a group which no row has, labelled ones
+    included, are an error, else the batch's note says so.
 
     A selector judges rows by the room that is left (`rayal.selectors.room`); 8 bytes a row for the
     group and 8 for the cost stay in the slices.
@@ -81,6 +82,16 @@ class Limits:
     def least_named(self) -> Mapping[Group, int]:
         """Groups that must give rows, by name."""
         return self.least if isinstance(self.least, Mapping) else {}
+
+    @property
+    def named(self) -> tuple[Group, ...]:
+        """All groups that bounds name, each once."""
+        return tuple(dict.fromkeys((*self.most_named, *self.least_named, *(self.shares or {}))))
+
+    @property
+    def is_of_predictions(self) -> bool:
+        """Whether the group of a row is what the model says now."""
+        return self.group == PREDICTED_CLASS
 
     def most_of(self, group: Group | None) -> int | None:
         """Gives how many rows a group may give; None: any number."""
@@ -124,8 +135,9 @@ class Limits:
 
     @property
     def counts_groups(self) -> bool:
-        """Whether bounds hang on how many rows each group has."""
-        return self.balance or self.shares is not None or self.least is not None
+        """Whether bounds hang on how many rows each group has, or on which groups there are."""
+        by_size = self.balance or self.shares is not None or self.least is not None
+        return by_size or bool(self.quotas)
 
     # --------------------------------------------------------------------------------- money
 

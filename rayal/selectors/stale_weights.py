@@ -127,8 +127,15 @@ def measure(part: Slice, step: int, ids: Ids, limits: Limits | None) -> Measured
     """Measures rows against all centers; what the slice keeps stays as it was, so that weights
     depend on refreshes alone."""
     rows = rows_of(part.ids, ids)
-    if not len(rows):
-        return None
+    return _measured(part, rows, limits) if len(rows) else None
+
+
+def measure_all(part: Slice, step: int, limits: Limits | None) -> Measured | None:
+    """Measures all rows of a slice in the same way."""
+    return _measured(part, np.arange(len(part)), limits) if len(part) else None
+
+
+def _measured(part: Slice, rows: np.ndarray, limits: Limits | None) -> Measured:
     state = part.cache["state"]
     kept = [array[rows].copy() for array in state.arrays()]
     before = state.evaluations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,21 +48,22 @@ def open_room(
     Raises:
         ScoringError: a cost is negative or not finite, a group no whole number, or a compared
             feature not finite or of several widths.
-        ConfigError: `strict`, and groups cannot give what they must.
+        ConfigError: `strict`, and groups cannot give what they must, or are named and not there.
     """
     answers = candidates.each(survey, step, limits, True)
-    told = labelled.each(survey, step, limits, False) if limits.compared else []
+    asks_labelled = limits.compared or (limits.named and not limits.is_of_predictions)
+    told = labelled.each(survey, step, limits, False) if asks_labelled else []
     _refuse(limits, [*answers, *told])
     there = [one for one in answers if len(one.codes)]
     codes, at = np.unique(_joined([one.codes for one in there]), return_inverse=True)
     sizes = np.zeros(len(codes), np.int64)
     np.add.at(sizes, at, _joined([one.sizes for one in there]))
-    names = {tag_of(group): str(group) for group in _named(limits)}
+    names = {tag_of(group): str(group) for group in limits.named}
     for one in there:
         texts = zip(one.codes.tolist(), one.texts.tolist(), strict=True)
         names.update({code: named(text) for code, text in texts if text})
     budget = min(budget, candidates.num_rows)
-    notes: list[str] = []
+    notes = _absent(limits, codes, _joined([one.codes for one in told]))
     quotas = _quotas(limits, codes, sizes, budget, names, notes)
     room = Room(limits, budget, quotas, names, labelled, step + 1)
     room.notes += notes
@@ -76,11 +77,9 @@ def survey(part: Slice, step: int, limits: Limits, is_candidate: bool) -> Survey
     texts = np.empty(0, "S1")
     if is_candidate and len(part):
         problems += [_no_score(part), _no_cost(part, limits), _no_group(part, limits)]
-        if limits.counts_groups:
-            codes, first, sizes = np.unique(
-                limits.groups(part), return_index=True, return_counts=True
-            )
-            texts = limits.texts(part, first)
+    if len(part) and (is_candidate or not limits.is_of_predictions) and limits.counts_groups:
+        codes, first, sizes = np.unique(limits.groups(part), return_index=True, return_counts=True)
+        texts = limits.texts(part, first)
     widths = tuple(part.feature(name)[:1].size if len(part) else 0 for name in limits.compared)
     return Survey(tuple(one for one in problems if one), codes, sizes, texts, widths)
 
@@ -160,8 +159,29 @@ def _refuse(limits: Limits, surveys: list[Survey]) -> None:
 # ------------------------------------------------------------------------------------- quotas
 
 
-def _named(limits: Limits) -> Iterable[int | str]:
-    return (*limits.most_named, *limits.least_named, *(limits.shares or {}))
+def _absent(limits: Limits, codes: Ids, known: Ids) -> list[str]:
+    """Gives what to say of groups that bounds name and no candidate has. A group that labelled rows
+    have is used up, and a class may be predicted again; what is nowhere is mistyped.
+
+    Raises:
+        ConfigError: `strict`, and there is one; those that `least` asks for are told elsewhere.
+    """
+    told = (group for group, least in limits.least_named.items() if least)
+    there = {*codes.tolist(), *map(tag_of, told)}
+    absent = [group for group in limits.named if tag_of(group) not in there]
+    may_come = {*known.tolist()}
+    nowhere = [one for one in absent if tag_of(one) not in may_come]
+    if nowhere and limits.strict and not limits.is_of_predictions:
+        raise ConfigError(
+            f"limits name groups that no row has: {_listed(nowhere)}; correct their names in "
+            "limits, leave them out, or take what there is with limits.strict=false"
+        )
+    return [f"limits name groups that no candidate has: {_listed(absent)}"] if absent else []
+
+
+def _listed(groups: Sequence[int | str]) -> str:
+    more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+    return ", ".join(map(str, groups[:5])) + more
 
 
 def _quotas(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from doors import Doors
 from given import only, outputs_of, rows_of, write_files
 
 import rayal
+from rayal.selection.work import alone_in
 
 ARRAYS = outputs_of(300, seed=4)
 IDS = ARRAYS["sample_id"]
@@ -64,6 +66,44 @@ def test_overrides_reach_the_parts(doors: Doors, files: str) -> None:
     )
     doors(*_words(files, "strategy=margin", "name=mine")).done()
     assert set(pq.read_table(doors.folder / "batch.parquet")["strategy"].to_pylist()) == {"mine"}
+
+
+def test_keys_go_by_their_last_name(doors: Doors, files: str) -> None:
+    doors(*_words(files, "precision=float", "selector.outliers=0.1")).done()
+    expected = rayal.select(
+        only(ARRAYS, "embedding"), budget=15, **{"selector.precision": "float", "outliers": 0.1}
+    )
+    found = pq.read_table(doors.folder / "batch.parquet")
+    assert found.equals(expected)
+    said = json.loads(found.schema.metadata[b"rayal.strategy"])["selector"]
+    assert (said["precision"], said["outliers"]) == ("float", 0.1)
+    words = ["strategy=cluster_margin", "num_clusters=2", "engine=ray", "num_workers=3"]
+    printed = doors("select", "--cfg", "job", "budget=3", *words).done().out
+    assert "num_clusters: 2" in printed
+    assert "num_workers: 3" in printed
+
+
+def test_a_last_name_of_several_keys_is_refused(doors: Doors, files: str) -> None:
+    (doors.folder / "own/strategy").mkdir(parents=True)
+    (doors.folder / "own/strategy/two.yaml").write_text(
+        "_target_: rayal.strategy.Strategy\nselector:\n"
+        "  _target_: rayal.selectors.k_center.KCenter\n  feature: embeds\n"
+        "  limits: {_target_: rayal.selectors.limits.Limits, near: 0.9, feature: embeds}\n"
+    )
+    words = _words(files, "--config-dir", "own", "strategy=two")
+    doors(*words, "feature=probs").refused(
+        "several keys are called 'feature' (strategy.selector.feature, "
+        "strategy.selector.limits.feature); write one of them out"
+    )
+    doors(*words, "limits.feature=embeds", "near=0.95").done()
+
+
+def test_a_second_run_says_that_one_runs(doors: Doors, files: str) -> None:
+    doors(*_words(files, "--work", "w")).done()
+    (place,) = (doors.folder / "w").iterdir()
+    with alone_in(place):
+        doors(*_words(files, "--work", "w")).refused("this selection is already running in")
+    doors(*_words(files, "--work", "w")).done()
 
 
 def test_a_strategy_of_ones_own(doors: Doors, files: str) -> None:
@@ -128,7 +168,10 @@ REFUSED = [
     (["--out", "dir/batch.parquet"], ["which --outputs dir/*.parquet takes in as well"]),
     (["--out", "ids.parquet", "--labelled", "ids.parquet"], ["which --labelled ids.parquet takes"]),
     (["--config-dir", "gone"], ["--config-dir is /", "no such folder"]),
-    (["--work", "ids.parquet"], ["ids.parquet", "File exists"]),
+    (["--work", "ids.parquet"], ["work is ids.parquet, where no folder", "File exists"]),
+    (["precison=float"], ["there is no key 'precison' in the configuration"]),
+    (["precision=flot"], ["strategy.selector.precision is 'flot', expected one of integer, float"]),
+    (["seed=99999999999999999999"], ["seed is 99999999999999999999, expected a whole number"]),
 ]  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def _pool(outputs: object, monkeypatch, shard_rows: int, batch_rows: int) -> Giv
     monkeypatch.setattr("rayal.selection.pool._BATCH_ROWS", batch_rows)
     given = open_given(outputs)
     assert not isinstance(given, Stream)
-    return GivenPool.of(given, columns_of(given, WANTED), "sample_id")
+    return GivenPool.of(given, columns_of(given, WANTED, "sample_id"), "sample_id")
 
 
 def _read(pool: GivenPool, order: list[int], batch_rows: int) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ def test_small_groups_share_a_shard_and_large_ones_are_cut(tmp_path, monkeypatch
 def test_wide_rows_are_read_few_at_a_time():
     wide = {"sample_id": np.arange(8), "embedding": np.zeros((8, 300_000), np.float32)}
     given = open_given(wide)
-    columns = columns_of(given, (("embeds", "embedding"),))
+    columns = columns_of(given, (("embeds", "embedding"),), "sample_id")
     pool = GivenPool.of(given, columns, "sample_id")
     assert pool.batch_rows == 64
     assert columns[0].row_bytes == 1_200_000
@@ -175,14 +175,14 @@ def test_decimals_and_dates_and_words():
         }
     )
     ids = np.array([5, 6])
-    price = Column.found("cost", "price", rows, "here")
+    price = Column.found("cost", "price", rows, ids, "here")
     assert price.read(rows, ids, "here").tolist() == [1.25, 3.5]
     for name in ("day", "word"):
-        found = Column.found("group", name, rows, "here")
+        found = Column.found("group", name, rows, ids, "here")
         assert (found.dtype, found.shape) == ("", ())
         assert len(found.stored(rows, ids, "here")[1]) == 2
         with pytest.raises(PoolError, match=f"column '{name}' is .* expected numbers"):
-            Column.found("embeds", name, rows, "here")
+            Column.found("embeds", name, rows, ids, "here")
     nulls = pa.record_batch({"word": pa.array(["a", None])})
     with pytest.raises(PoolError, match="column 'word' has no value at sample_id 6"):
         Column("group", "word", "", ()).stored(nulls, ids, "here")

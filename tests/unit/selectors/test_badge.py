@@ -5,8 +5,12 @@ from slices import cut, labelled, none_labelled
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys, hash_u64, salt, uniform
-from rayal.selectors.badge import Badge
-from rayal.types import Outputs, top_of_probs
+from rayal.selectors.badge import Badge, class_errors
+from rayal.selectors.gradients import Gradients, SparseGradients, top_errors
+from rayal.selectors.grid import Grid, fit
+from rayal.selectors.kmeans_pp import KMeansPP
+from rayal.selectors.limits import Limits
+from rayal.types import Outputs, tags_of, top_of_probs
 
 
 def world(seed, num_rows=150, num_known=6, ties=False, width=4, num_classes=3):
@@ -265,3 +269,102 @@ def test_top_classes_are_for_rows_of_one_class():
         Badge(multilabel=True, top_classes=5)
     with pytest.raises(ConfigError, match="whole number of at least 1"):
         Badge(top_classes=0)
+
+
+def test_what_few_classes_leave_out_of_a_distance_is_bounded():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(60, 30)) * 1.5
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    # Where one row leaves out a class that another is sure of, the error is linear in the mass.
+    probs[0], probs[1] = np.eye(30)[0] / 2 + np.eye(30)[1] / 2, 0.0
+    probs[1, [0, 2, 3]] = 0.1, 0.6, 0.3
+    embeds = rng.normal(size=(60, 4))
+    embeds[:2] = 1.0
+    places = np.argsort(-probs, axis=1, kind="stable")[:, :2]
+    kept = np.take_along_axis(probs, places, axis=1)
+    features = {"probs": probs, "embeds": embeds, "top": np.concatenate([places, kept], axis=1)}
+    rows = np.arange(60)
+
+    def distances(kind, name, errors):
+        part = cut(rows, None, features)
+        grids = Grid(name, of=errors, moves=False), Grid("embeds", moves=False)
+        space = kind(fit(grids, part, none_labelled(**features)))
+        points = space.rows(part.parts[0], rows)
+        found = [space.nearest(points, space.take(points, np.array([row])))[1] for row in rows]
+        return np.array(found) * space.squared_unit()
+
+    wrong = np.abs(
+        distances(Gradients, "probs", class_errors) - distances(SparseGradients, "top", top_errors)
+    )
+    out, dots = 1.0 - kept.sum(axis=1), embeds @ embeds.T
+    squares = out**2 * np.diag(dots)
+    bound = squares[:, None] + squares + 2 * (out[:, None] + out) * np.abs(dots)
+    assert (wrong <= bound + 1e-6).all()
+    assert wrong[0, 1] > 5 * (squares[0] + squares[1])  # the squares alone are no bound
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_the_note_says_how_much_probability_is_left_out(num_slices):
+    ids, features, n = world(9, num_rows=50, num_known=5, num_classes=40)
+    outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
+    features[top_of_probs(6)] = outputs[top_of_probs(6)].numpy()
+    most = 1.0 - np.sort(features["probs"], axis=1)[:, -6:].sum(axis=1).min()
+    picks = Badge(top_classes=6).select(*sides(ids, features, n, num_slices), 9, Keys(1, 0))
+    said = "the 6 likeliest classes of a row, which leave out at most "
+    assert picks.note.startswith(said)
+    assert float(picks.note[len(said) :].split()[0]) == pytest.approx(most, rel=1e-2)
+
+
+GROUP = tags_of("group")
+
+
+def in_groups(num_rows, num_uncertain, num_groups=3, seed=0):
+    """One-hot probabilities but for a few rows: no other row has any gradient."""
+    rng = np.random.default_rng(seed)
+    probs = np.eye(4, dtype=np.float32)[rng.integers(0, 4, num_rows)]
+    probs[:num_uncertain] = [0.4, 0.3, 0.2, 0.1]
+    ids = rng.choice(10**6, num_rows, replace=False)
+    embeds = rng.standard_normal((num_rows, 5)).astype(np.float32)
+    return ids, {"probs": probs, "embeds": embeds, GROUP: rng.integers(0, num_groups, num_rows)}
+
+
+@pytest.mark.parametrize("num_uncertain", [0, 5])
+@pytest.mark.parametrize("num_slices", [1, 3, 40])
+@pytest.mark.parametrize("num_known", [0, 4])
+def test_limits_leave_no_batch_short_of_rows_without_distance(num_uncertain, num_slices, num_known):
+    ids, features = in_groups(600, num_uncertain)
+    limits = Limits(group="group", quota=100)
+    world_of = ids, features, 600 - num_known
+    picks = Badge(limits=limits).select(*sides(*world_of, num_slices), 20, Keys(0, 0))
+    plain = Badge().select(*sides(*world_of), 20, Keys(0, 0))
+    assert len(picks.ids) == len(set(picks.ids.tolist())) == 20
+    assert picks.ids.tolist() == plain.ids.tolist()  # the limits bind nobody
+    assert "every row left has" in picks.reasons[-1]
+
+
+@pytest.mark.parametrize("num_slices", [1, 7])
+@pytest.mark.parametrize("kind", ["badge", "kmeans_pp"])
+def test_rows_without_distance_are_taken_as_far_as_limits_admit(num_slices, kind):
+    ids, features = in_groups(6000, 5)
+    features["embeds"][5:] = 0.0
+    place = {i: row for row, i in enumerate(ids.tolist())}
+
+    def select(limits, budget):
+        selector = (Badge if kind == "badge" else KMeansPP)(limits=limits)
+        return selector.select(*sides(ids, features, 6000, num_slices), budget, Keys(2, 0))
+
+    def groups_of(picks):
+        return np.bincount([features[GROUP][place[i]] for i in picks.ids.tolist()], minlength=3)
+
+    picks = select(Limits(group="group", quota=100), 1000)
+    assert groups_of(picks).tolist() == [100, 100, 100]
+    assert "limits left 300 of 1000 rows to pick" in picks.note
+    assert picks.ids[10:].tolist() == sorted(picks.ids[10:].tolist())
+    assert (picks.keys[10:] == 0.0).all()
+    picks = select(Limits(group="group", quotas={0: 3}, least={2: 40}), 60)
+    assert len(picks.ids) == 60
+    assert groups_of(picks)[0] <= 3
+    assert groups_of(picks)[2] >= 40
+    picks = select(Limits(duplicates="embeds"), 60)
+    assert len(picks.ids) == 6  # five rows of their own, and 0 once
+    assert "limits left 6 of 60" in picks.note

@@ -3,12 +3,14 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slices import cut, labelled, none_labelled
 from test_lost_slices import Losing
 
+from rayal.columns import tags
 from rayal.errors import ConfigError, NeedsError, ScoringError
 from rayal.keys import Keys
 from rayal.selectors import price
@@ -105,6 +107,11 @@ def test_quotas_give_the_highest_sum_or_say_that_they_cannot_be_met(
     target = min(budget, len(ids))
     best = best_sum(scores, groups, target, most_of, least_of)
     features = {G: groups}
+    if target and set(quotas) - set(groups.tolist()):  # a quota of a group that is not there
+        with pytest.raises(ConfigError, match="strict=false"):
+            pick(limits, ids, scores, features, budget, num_slices, seed)
+        if best is not None:
+            limits = Limits(group="g", quota=quota, quotas=quotas, least=least, strict=False)
     if best is None and target:
         with pytest.raises(ConfigError, match=r"strict=false"):
             pick(limits, ids, scores, features, budget, num_slices, seed)
@@ -199,12 +206,9 @@ def test_groups_of_text_are_told_by_their_tags_and_named():
     words = np.array(["Zürich" * 7, "Bern", "", "Zürich" * 8], object)
     rng = np.random.default_rng(0)
     at = rng.integers(0, 4, 50)
-    import pyarrow as pa
-
-    from rayal.columns import tags
-
     features = {G: tags(pa.table({"g": words[at].tolist()}), "g")}
-    limits = Limits(group="g", quotas={words[0]: 2, "Bern": 3, "Rome": 4}, quota=1)
+    quotas = {words[0]: 2, "Bern": 3, "Rome": 4}
+    limits = Limits(group="g", quotas=quotas, quota=1, strict=False)
     picks = pick(limits, np.arange(50), rng.random(50), features, 7, 3)
     assert np.bincount(at[picks.ids]).tolist() == [2, 3, 1, 1]
     bern = next(r for i, r in zip(picks.ids, picks.reasons, strict=True) if at[i] == 1)
@@ -325,6 +329,46 @@ def test_quotas_that_cannot_be_met_are_named():
             pick(limits, ids, scores, features, budget)
     loose = Limits(group="g", least=3, strict=False)
     assert "2 candidates are of it" in pick(loose, ids, scores, features, 5).note
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"quotas": {"ant": 2, "cta": 3}},
+        {"quotas": {"ant": 2, "cta": 3}, "quota": 1, "least": 1},
+        {"quotas": {"cta": 3}, "least": {"ant": 1, "cta": 0}},
+        {"shares": {"ant": 2, "cta": 1}},
+    ],
+    ids=str,
+)
+def test_groups_that_no_candidate_has_are_named(bounds, num_slices):
+    features = {G: tags(pa.table({"g": ["ant", "bee", "ant", "cat", "ant"]}), "g")}
+    ids, scores = np.arange(5), np.arange(5.0)
+    said = "limits name groups that no candidate has: cta"
+    nowhere = "limits name groups that no row has: cta;.* limits.strict=false"
+    with pytest.raises(ConfigError, match=nowhere):
+        pick(Limits(group="g", **bounds), ids, scores, features, 2, num_slices)
+    loose = Limits(group="g", strict=False, **bounds)
+    assert said in pick(loose, ids, scores, features, 2, num_slices).note
+    numbers = {G: np.array([1, 2, 1, 3, 1])}
+    with pytest.raises(ConfigError, match="no row has: 7, 8;"):
+        pick(Limits(group="g", quotas={1: 1, 7: 2, 8: 0}), ids, scores, numbers, 2, num_slices)
+
+
+def test_groups_that_are_used_up_or_not_predicted_now_are_no_error():
+    ids, scores = np.arange(5), np.arange(5.0)
+    names = pa.table({"g": ["ant", "bee", "ant", "cat", "ant"]})
+    rows = cut(ids, scores, {G: tags(names, "g")}, 2)
+    known = labelled([50, 51], {G: tags(pa.table({"g": ["dog", "ant"]}), "g")})
+    limits = Limits(group="g", quotas={"ant": 2, "dog": 1})
+    picks = TopK(limits).select(rows, known, 3, KEYS)
+    assert picks.ids.tolist() == [4, 3, 2]
+    assert "no candidate has: dog" in picks.note
+    probs = np.array([[0.6, 0.4, 0.0]] * 5, np.float32)
+    rows = cut(ids, scores, {"probs": probs, "predicted_class": np.zeros(5, np.int64)}, 2)
+    limits = Limits(group="predicted_class", quotas={0: 2, 2: 1})
+    assert TopK(limits).select(rows, none_labelled(probs=probs), 2, KEYS).ids.tolist() == [4, 3]
 
 
 def test_values_that_are_no_groups_are_refused():

@@ -65,7 +65,7 @@ def test_every_strategy_takes_or_refuses_a_kind_of_labels(name, kind):
         return
     with pytest.raises(ConfigError, match=f"these are of kind {kind}; take strategy=") as refused:
         strategy.for_kind(kind)
-    offered = re.search("strategy=(.*), or ingest", str(refused.value))[1]
+    offered = re.search("strategy=(.*), or say", str(refused.value))[1]
     for other in re.split(", | or ", offered):
         build(other).for_kind(kind)
 

@@ -1,0 +1,79 @@
+"""The law of k-means++ and what is logged of its first pick."""
+
+import itertools
+
+import numpy as np
+import pytest
+from slices import cut, labelled, none_labelled
+
+from rayal.keys import Keys
+from rayal.selectors.kmeans_pp import KMeansPP
+from rayal.selectors.limits import Limits
+from rayal.types import tags_of
+
+
+def squared_distances(rows):
+    return ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
+
+
+def law_of_pairs(rows, num_known=0):
+    """The chance of every ordered pair of rows; the last `num_known` rows are labelled."""
+    far, n = squared_distances(rows), len(rows) - num_known
+    law = {}
+    for first, second in itertools.permutations(range(n), 2):
+        near = far[n:].min(axis=0)[:n] if num_known else np.ones(n)
+        chance = near[first] / near.sum()
+        near = np.minimum(near, far[first, :n]) if num_known else far[first, :n]
+        law[first, second] = chance * near[second] / near.sum()
+    return law
+
+
+# Ids that are the same small numbers as the counters of proposals once chose the second row, too.
+@pytest.mark.parametrize("first_id", [0, 1, 10**6])
+@pytest.mark.parametrize("num_known", [0, 2])
+def test_pairs_have_the_law_of_kmeans_pp(first_id, num_known):
+    rows = np.random.default_rng(5).normal(size=(6 + num_known, 2)).astype(np.float32)
+    features, ids = {"embeds": rows[:6]}, first_id + np.arange(6)
+    counts = dict.fromkeys(itertools.permutations(range(6), 2), 0)
+    num_seeds = 1500
+    for seed in range(num_seeds):
+        known = (
+            labelled(np.arange(-num_known, 0), {"embeds": rows[6:]})
+            if num_known
+            else none_labelled(**features)
+        )
+        rows_of = cut(ids, features=features, num_slices=2)
+        picks = KMeansPP(precision="float").select(rows_of, known, 2, Keys(seed, 0))
+        counts[tuple((picks.ids - first_id).tolist())] += 1
+    law = law_of_pairs(rows.astype(float), num_known)
+    assert sum(law.values()) == pytest.approx(1.0)
+    chi2 = sum((counts[p] - num_seeds * q) ** 2 / (num_seeds * q) for p, q in law.items())
+    assert chi2 < 58.3  # 29 degrees of freedom: p = 0.001
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_the_first_pick_is_a_uniform_draw_and_says_so(num_slices):
+    rows = np.random.default_rng(1).normal(size=(40, 3))
+    features = {"embeds": rows, tags_of("group"): np.arange(40) % 4}
+    known = none_labelled(**features)
+    picks = KMeansPP().select(cut(np.arange(40), None, features, num_slices), known, 5, Keys(3, 0))
+    assert picks.keys[0] == 0.0
+    assert picks.probabilities[0] == pytest.approx(1 / 40)
+    assert picks.reasons[0] == "rank 1: nothing is labelled yet, and it is drawn uniformly"
+    # Of the rows that limits leave.
+    limits = Limits(group="group", quotas={1: 0})
+    rows_of, known = cut(np.arange(40), None, features, num_slices), none_labelled(**features)
+    picks = KMeansPP(limits=limits).select(rows_of, known, 5, Keys(3, 0))
+    assert picks.probabilities[0] == pytest.approx(1 / 30)
+    assert 1 not in picks.ids % 4
+
+
+def test_the_first_pick_is_every_row_alike_often():
+    rows = np.random.default_rng(1).normal(size=(10, 2))
+    features, counts = {"embeds": rows}, np.zeros(10)
+    for seed in range(1000):
+        picks = KMeansPP().select(
+            cut(np.arange(10), features=features), none_labelled(**features), 1, Keys(seed, 0)
+        )
+        counts[picks.ids[0]] += 1
+    assert ((counts - 100) ** 2 / 100).sum() < 27.9  # 9 degrees of freedom: p = 0.001
