@@ -32,39 +32,41 @@ class Selected(NamedTuple):
 
 
 def through_ray(quick: bool) -> Iterator[Line]:
-    """Line 3 of the issue: four workers pick what one process picks, for not much more."""
+    """Line 3 of the issue: four workers pick what one process picks, for not much more. Seconds are
+    those of the selection: what the same command takes on a few rows, to start Python and Ray, is
+    taken off on both sides, and said beside."""
     num_rows, width, budget = (100_000, 64, 1_000) if quick else (2_000_000, 128, 10_000)
     with tempfile.TemporaryDirectory(prefix="rayal-select-") as name:
         folder = Path(name)
         _write(folder / "outputs", num_rows, width, is_int8=False)
         _write(folder / "few", 4_096, width, is_int8=False)
-        one = _select(folder, "outputs", budget, [])
         ray = ["engine=ray", f"engine.num_workers={_NUM_WORKERS}"]
-        started = _select(folder, "few", 10, ray)
+        one_starts, many_start = (_select(folder, "few", 10, how).ran.cpu_s for how in ([], ray))
+        one = _select(folder, "outputs", budget, [])
         many = _select(folder, "outputs", budget, ray)
     is_same = np.array_equal(one.ids, many.ids)
-    ratio = many.ran.cpu_s / one.ran.cpu_s
-    without = (many.ran.cpu_s - started.ran.cpu_s) / one.ran.cpu_s
+    one_s, many_s = one.ran.cpu_s - one_starts, many.ran.cpu_s - many_start
     rounds = said(many.note, "rounds")
     goals = [Goal("identical", is_same)]
     if not quick:
-        goals += [at_most("CPU by 1 process", ratio, 1.5), at_most("rounds", rounds, 60)]
+        goals += [at_most("CPU by 1 process", many_s / one_s, 1.5), at_most("rounds", rounds, 60)]
     yield Line(
         f"{_NUM_WORKERS} Ray workers by 1 process (plain)",
         "mixture",
         num_rows,
         width,
         budget,
-        many.ran.cpu_s,
-        one.ran.cpu_s,
+        many_s,
+        one_s,
         "full",
-        ratio,
+        many_s / one_s,
         said(many.note, "evaluations") / (num_rows * budget),
         rounds,
         f"yes, {budget:,}" if is_same else "NO",
         goals,
-        f"{without:.2f} without the {started.ran.cpu_s:.0f} CPU s of a start; "
-        f"{many.ran.wall_s:.0f} s by {one.ran.wall_s:.0f} s on the clock; {many.note}",
+        f"{many.ran.cpu_s / one.ran.cpu_s:.2f} with a start, {many_start:.1f} CPU s by "
+        f"{one_starts:.1f}; {many.ran.wall_s:.0f} s by {one.ran.wall_s:.0f} s on the clock; "
+        f"{many.note}",
     )
 
 

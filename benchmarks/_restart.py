@@ -98,7 +98,8 @@ def _num_picks(journal: Journal) -> int:
     assert journal.path is not None
     if not journal.path.exists():
         return 0
-    entries = map(json.loads, journal.path.read_text().splitlines()[1:])
+    lines = journal.path.read_text().splitlines()[1:]
+    entries = [json.loads(line.rpartition("\t")[0]) for line in lines]  # after the tab: a checksum
     return sum(len(entry.get("picks", ())) for entry in entries)
 
 
