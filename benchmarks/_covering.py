@@ -97,9 +97,9 @@ def log_det_lines(quick: bool) -> Iterator[Line]:
 
 
 def _references(num_rows: int) -> np.ndarray:
-    """Gives the rows that stand for all: those of the smallest draws."""
+    """Gives the rows that stand for all, as drawn: those of the smallest draws."""
     draws_N = _KEYS.stream("coverage references").uniform(np.arange(num_rows))
-    return np.sort(np.argpartition(draws_N, _REFERENCES - 1)[:_REFERENCES])
+    return np.argsort(draws_N)[:_REFERENCES]
 
 
 def _length_squared(references_RD: np.ndarray) -> float:
