@@ -156,6 +156,10 @@ class Codes:
         """Gives (n, J) squared distances, float64; here they are exact."""
         return self._squared(points, centers).cpu().double().numpy()
 
+    def squared_as_made(self, points: CodePoints, centers: CodePoints) -> np.ndarray:
+        """Gives the same in float32, which holds them."""
+        return self._squared(points, centers).cpu().numpy()
+
     def doubt(self, points: CodePoints, centers: CodePoints) -> float:
         """Gives how far `squared` may be off."""
         return 0.0

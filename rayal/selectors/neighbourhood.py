@@ -23,6 +23,35 @@ class Neighbours(NamedTuple):
 NO_ROW = -(2**63)
 
 
+class Best:
+    """The k smallest numbers of each of n rows, of blocks that come one after another."""
+
+    def __init__(self, num_rows: int, k: int) -> None:
+        self._k = k
+        self._values = np.full((num_rows, k), np.inf)
+
+    def add(self, values_nJ: np.ndarray, doubt: float) -> tuple[Int64s, Int64s]:
+        """Gives the places of what may be among the k smallest of all blocks, which is all that is
+        no more than `doubt` above the k-th so far; infinite numbers are not."""
+        edges_n = self._values[:, -1]
+        if np.isinf(edges_n).any() and values_nJ.shape[1] > self._k:
+            least_nk = np.partition(values_nJ, self._k - 1, axis=1)[:, : self._k]
+            edges_n = np.minimum(edges_n, least_nk.max(axis=1))
+        # One look at every number, in its own precision: that is what the time goes to.
+        above_n = np.nextafter((edges_n + doubt).astype(values_nJ.dtype), np.inf)
+        places = np.flatnonzero(values_nJ <= above_n[:, None])  # ten times as fast as in 2 axes
+        row, other = np.divmod(places, values_nJ.shape[1])
+        there = np.isfinite(values_nJ[row, other])
+        row, other = row[there], other[there]
+        changed, at = np.unique(row, return_inverse=True)
+        every = np.concatenate([self._values[changed].reshape(-1), values_nJ[row, other]])
+        owner = np.concatenate([np.repeat(np.arange(len(changed)), self._k), at])
+        order = np.lexsort((every, owner))
+        starts = np.searchsorted(owner[order], np.arange(len(changed)))
+        self._values[changed] = every[order[starts[:, None] + np.arange(self._k)]]
+        return row, other
+
+
 def nearest_candidates(
     candidates: Candidates, space: Any, queries: Payload, own_ids: Ids, k: int, step: int
 ) -> Neighbours:
@@ -84,17 +113,13 @@ def _nearest(
     points = space.place(queries)
     rows: list[Int64s] = []
     found: list[np.ndarray] = []
+    best = Best(len(own_ids), k)
     for lo, hi in blocks(len(part)):
         others = space.rows(part, np.arange(lo, hi))
-        squared_nJ = space.squared(points, others)
-        doubt = space.doubt(points, others)
+        squared_nJ = space.squared_as_made(points, others)
         mine = rows_at(part.ids[lo:hi], own_ids)
         squared_nJ[mine >= 0, mine[mine >= 0]] = np.inf
-        edge_n1 = np.full((len(own_ids), 1), np.inf)
-        if squared_nJ.shape[1] > k:
-            edge_n1 = np.partition(squared_nJ, k - 1, axis=1)[:, k - 1 : k]
-        near = np.isfinite(squared_nJ) & (squared_nJ <= edge_n1 + 2.0 * doubt)
-        row, other = np.nonzero(near)
+        row, other = best.add(squared_nJ, 2.0 * space.doubt(points, others))
         rows.append(row)
         found.append(other + lo)
     row, other = np.concatenate(rows), np.concatenate(found)
