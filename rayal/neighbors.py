@@ -25,10 +25,10 @@ def train_kmeans(
 
     The same sample in the same order gives the same bits: faiss runs on one thread and looks at
     every row. Centroids start from a Markov chain's approximation of k-means++ (AFK-MC2: Bachem et
-    al., Fast and Provably Good Seedings for k-Means, NeurIPS 2016): an objective a fifth below that
-    of random starts at K = 1000, for the same time. 64 rows a centroid are enough (at most 3 %
-    above the objective of 500 rows, an eighth of the time). A sample of fewer rows than clusters
-    gives one centroid a row.
+    al., Fast and Provably Good Seedings for k-Means, NeurIPS 2016), which misses hardly a cluster
+    where random starts miss many. 64 rows a centroid are enough: on average 1 to 2 % above the
+    objective of 500 rows, at an eighth of the time (`benchmarks/select.py --only k_means`). A
+    sample of fewer rows than clusters gives one centroid a row.
 
     Raises:
         ConfigError: faiss is not installed.
