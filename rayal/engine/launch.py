@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,8 @@ _CONNECT_S = 5.0
 _GREET_S = 60.0  # of it Ray waits 16 s; the rest is for its import on a busy machine
 _GREETING = "import sys, ray; ray._raylet.GcsClient(address=sys.argv[1])"
 _PATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "15"}
+
+_FOR_WORKERS = {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def prepare_environment(address: str) -> None:
@@ -72,8 +74,8 @@ def start(
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": logging.ERROR,
-        "runtime_env": _runtime_env(py_modules),
     }
+    environment = _modules(py_modules)
     if address == "local":
         _check_gpus(num_gpus)
         options |= {
@@ -86,9 +88,13 @@ def start(
     else:
         _check_reachable(address)
         options |= {"address": address}
+        environment["env_vars"] = _FOR_WORKERS
+    # Workers of a Ray of our own inherit what they need. Named in a runtime environment it would
+    # cost a fifth of the start: the workers that Ray makes ahead would be thrown away for others.
+    inherited = _FOR_WORKERS if address == "local" else {}
     try:
-        with _own_sigterm():
-            ray.init(**options)
+        with _own_sigterm(), _environment(inherited):
+            ray.init(**options, runtime_env=environment or None)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise _unreachable(address, str(error).splitlines()[0]) from error
     for name in ("ray", "ray.train", "ray.data", "ray.tune"):
@@ -103,6 +109,21 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(own) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, own)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables for what is started meanwhile; this process has its own back afterwards."""
+    own = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _check_reachable(address: str) -> None:
@@ -191,8 +212,8 @@ def stop(started: bool) -> None:
             ray.shutdown()
 
 
-def _runtime_env(py_modules: Sequence[str]) -> dict[str, Any]:
-    env: dict[str, Any] = {"env_vars": {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}}
+def _modules(py_modules: Sequence[str]) -> dict[str, Any]:
+    """Gives the runtime environment that brings the user's own modules to workers; often none."""
     modules = []
     for module in py_modules:
         folder = Path(module).expanduser().resolve()
@@ -204,6 +225,4 @@ def _runtime_env(py_modules: Sequence[str]) -> dict[str, Any]:
         modules.append(str(folder))
         if str(folder.parent) not in sys.path:
             sys.path.append(str(folder.parent))
-    if modules:
-        env["py_modules"] = modules
-    return env
+    return {"py_modules": modules} if modules else {}

@@ -88,7 +88,6 @@ class Seals:
         num_rows, num_known = candidates.num_rows, labelled.num_rows
         if not num_known:
             return Allowed(None, "nothing is labelled yet, so every row is scored")
-        seed = keys.stream("seals").seed()
         steps, known_steps = itertools.count(), itertools.count()
         lists = self.num_lists if self.index == "ivf" else 0, self.num_probes
         seed = keys.stream("seals").seed()

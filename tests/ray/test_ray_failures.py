@@ -142,10 +142,10 @@ def test_a_training_without_room_is_explained(small_ray):
 
 
 def test_a_missing_module_folder_is_named():
-    from rayal.engine.launch import _runtime_env
+    from rayal.engine.launch import _modules
 
     with pytest.raises(ConfigError, match=r"engine.py_modules names /nowhere/mine"):
-        _runtime_env(["/nowhere/mine"])
+        _modules(["/nowhere/mine"])
 
 
 def test_a_worker_killed_from_outside_in_the_middle_of_a_pass(small_ray, class_stage, tmp_path):
