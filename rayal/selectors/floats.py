@@ -1,12 +1,14 @@
 """Mode f: squared distances of the values themselves, in float64, the same for any cut of rows.
 
-A matrix product only says which centers may be nearest: its rounding is bounded pair by pair. The
-distance to those, mostly one a row, is a sum over float64 differences, each pair by itself and in
-one order. With several features the distance of two rows is the product of those on each.
+A matrix product only says which centers may be nearest: in float32, and for rows of which that
+leaves many in float64, where its rounding is bounded pair by pair. The distance to those, mostly
+one a row, is a sum over float64 differences, each pair by itself and in one order. With several
+features the distance of two rows is the product of those on each.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -101,7 +103,7 @@ class Floats:
         if len(centers.norms[0]) == 1:
             squared_n = self._exact(points, centers, slice(None), slice(None))
             return np.zeros(num_rows, np.int64), squared_n
-        row_P, center_P = np.nonzero(_may_be_nearest(points, centers))
+        row_P, center_P = _maybe_nearest(points, centers)
         squared_P = np.empty(len(row_P))
         for lo in range(0, len(row_P), 4_096):
             which = slice(lo, lo + 4_096)
@@ -215,6 +217,49 @@ def fit_floats(
     return Floats(features, tuple(origins), tuple(scales), answered, normalise)
 
 
+def _maybe_nearest(points: FloatPoints, centers: FloatPoints) -> tuple[Int64s, Int64s]:
+    """Gives pairs of rows, ascending, and the centers that rounding cannot rule out as nearest."""
+    if len(points.moved) > 1 or not _is_whole_float32(torch.get_float32_matmul_precision()):
+        return true_places(_may_be_nearest(points, centers))
+    (x_nD,), (c_JD,) = points.moved, centers.moved
+    (x_norms_n,), (c_norms_J,) = points.norms, centers.norms
+    rounded = (array.astype(np.float32) for array in (c_norms_J, x_nD, c_JD))
+    partial_nJ = _product(*rounded)
+    # Rounding, of the rows, too, is (D + 4) 2^-23 of the sum of the two squared norms at most, of
+    # which the largest is 1/4 or more (see `scales`); what float32 cannot hold is far below 2^-110.
+    error_n = (x_norms_n + c_norms_J.max()) * ((x_nD.shape[1] + 8) * 2.0**-22) + 2.0**-110
+    most_n = (partial_nJ.min(axis=1) + 2.0 * error_n).astype(np.float32)
+    may_be = partial_nJ <= most_n[:, None]
+    row_P, center_P = true_places(may_be)
+    if len(row_P) <= _CROWD * len(may_be):
+        return row_P, center_P
+    crowded = np.flatnonzero(np.bincount(row_P, minlength=len(may_be)) > _CROWD)
+    some = FloatPoints(*(tuple(array[crowded] for array in arrays) for arrays in points))
+    may_be[crowded] = _may_be_nearest(some, centers)
+    return true_places(may_be)
+
+
+@functools.cache
+def _is_whole_float32(precision: str) -> bool:
+    """Whether products of float32 are of float32: torch takes fewer bits where it is told to."""
+    rng = np.random.default_rng(0)
+    x, c = (rng.uniform(0.5, 1.0, (96, 256)) for _ in range(2))
+    said = torch.from_numpy(x.astype(np.float32)) @ torch.from_numpy(c.astype(np.float32)).T
+    return precision == "highest" and bool(np.abs(said.numpy() - x @ c.T).max() < 2.0**-8)
+
+
+def true_places(flags_nJ: np.ndarray) -> tuple[Int64s, Int64s]:
+    """Gives where flags are true, like `np.nonzero`; eight are looked at together, as few are."""
+    width = flags_nJ.shape[1]
+    if width % 8 or not flags_nJ.flags.c_contiguous:
+        rows, columns = np.nonzero(flags_nJ)
+        return rows, columns
+    words = flags_nJ.reshape(-1).view(np.uint64)
+    there = np.flatnonzero(words)
+    word, bit = np.nonzero(flags_nJ.reshape(-1, 8)[there])
+    return np.divmod(there[word] * 8 + bit, width)
+
+
 def _may_be_nearest(points: FloatPoints, centers: FloatPoints) -> np.ndarray:
     """Gives (n, J) False where the rounding of a product cannot hide the nearest center."""
     if len(points.moved) == 1:
@@ -241,8 +286,8 @@ def _may_be_nearest(points: FloatPoints, centers: FloatPoints) -> np.ndarray:
     return may_be
 
 
-def _product(norms_J: Float64s, x_nD: Float64s, c_JD: Float64s) -> Float64s:
+def _product(norms_J: np.ndarray, x_nD: np.ndarray, c_JD: np.ndarray) -> np.ndarray:
     """Gives (n, J) |c|^2 - 2 x.c, by torch: its threads are those that a worker was given."""
     norms, x, c = (torch.from_numpy(array) for array in (norms_J, x_nD, c_JD))
-    product: Float64s = torch.addmm(norms, x, c.T, alpha=-2.0).numpy()
+    product: np.ndarray = torch.addmm(norms, x, c.T, alpha=-2.0).numpy()
     return product
