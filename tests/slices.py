@@ -68,12 +68,13 @@ def labelled(
     label: np.ndarray | None = None,
     pending: np.ndarray | None = None,
     num_slices: int = 1,
+    seed: int | None = None,
 ) -> Slices:
     """Gives labelled rows in the form of candidates; without `label` they are all pending."""
     label = np.full(len(ids), np.nan) if label is None else np.asarray(label, np.float64)
     pending = np.isnan(label) if pending is None else pending
     every = {**features, "label": label, "pending": pending}
-    return cut(ids, features=every, num_slices=num_slices)
+    return cut(ids, features=every, num_slices=num_slices, seed=seed)
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:

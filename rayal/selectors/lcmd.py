@@ -18,12 +18,13 @@ from rayal.selectors.farthest import (
     Precision,
     fit_space,
     from_middle,
+    ids_of,
     labelled_payloads,
     payload,
 )
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import BLOCK_CENTERS, Int64s, Payload, sample_of
-from rayal.types import NO_ID, Candidates, Ids, Kind, Needs, Picks, Slice
+from rayal.types import NO_ID, Candidates, Ids, Kind, Needs, Picks
 
 _WATCHED = 8  # clusters: the next largest is mostly among them, or it is asked for
 
@@ -91,7 +92,7 @@ class LCMD:
         space, note = fit_space(
             (self.feature,), (False,), candidates, labelled, sample, budget, self.precision
         )
-        known = np.sort(np.concatenate([np.empty(0, np.int64), *labelled.each(_ids, 19)]))
+        known = np.sort(np.concatenate([np.empty(0, np.int64), *labelled.each(ids_of, 19)]))
         driver = _Driver(candidates, space, known)
         driver.open(labelled)
         journal = journal_of(candidates)
@@ -128,8 +129,7 @@ class _Driver:
         """Opens the slices and tells them of all labelled rows."""
         self._ask(open_clusters, self.space, len(self.known))
         for ids, (rows,) in labelled_payloads(labelled, self.space):
-            order = np.argsort(ids)  # so that of equal centers the smallest id is the first
-            self._settle(rows[order], np.searchsorted(self.known, ids[order]), True)
+            self._settle(rows, np.searchsorted(self.known, ids), True)
 
     def first(self, sample: Payload) -> Pick:
         """Gives the row farthest from the mean."""
@@ -212,10 +212,6 @@ class _Driver:
     def _ask(self, ask: Callable[..., Any], *args: Any) -> list[Any]:
         self._step += 1
         return self.candidates.each(ask, self._step - 1, *args)
-
-
-def _ids(part: Slice, step: int) -> Ids:
-    return part.ids
 
 
 def _to_picks(picks: Sequence[Pick], known: Ids, unit: float, note: str) -> Picks:

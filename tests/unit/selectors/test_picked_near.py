@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 from slices import cut, labelled, none_labelled
 
-from rayal.selectors import picked_near
+from rayal.keys import Keys
+from rayal.selectors import farthest, picked_near
+from rayal.selectors.gsx import GSx
+from rayal.selectors.k_center import KCenter
 from rayal.selectors.kmeans import KMeans
+from rayal.selectors.kmeans_pp import KMeansPP
+from rayal.selectors.lcmd import LCMD
 from rayal.selectors.limits import Limits
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.picked_near import feature_of, with_nearest
@@ -46,6 +51,44 @@ def test_it_is_the_nearest_of_all_pairs_however_cut(dtype, num_slices, monkeypat
     np.testing.assert_allclose(found["labelled_distance"], to_labelled, rtol=1e-12)
     np.testing.assert_allclose(found["nearest_distance"], nearest, rtol=1e-12)
     assert found["nearest_id"].tolist() == nearest_id.tolist()
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        KCenter(),
+        KCenter(outliers=0.1),
+        GSx(),
+        KMeansPP(),
+        LCMD("embeds"),
+        None,
+    ],
+    ids=repr,
+)
+def test_of_equally_near_labelled_rows_the_smallest_id_is_named(selector, monkeypatch):
+    monkeypatch.setattr(farthest, "_CENTERS", 8)
+    rng = np.random.default_rng(0)
+    ids = rng.permutation(300)
+    x = rng.integers(-2, 3, (300, 2)).astype(np.float32)  # all but 25 are there before
+    known, mine = np.arange(60), np.arange(60, 300)
+    place = {int(one): at for at, one in enumerate(ids)}
+    found = []
+    for num_slices, seed in ((1, None), (3, 5), (7, 6)):
+        rows = cut(ids[mine], np.ones(240), {"embeds": x[mine]}, num_slices, seed)
+        held = labelled(ids[known], {"embeds": x[known]}, num_slices=num_slices, seed=seed)
+        if selector is None:
+            picks = with_nearest(picks_of(ids[mine][:40]), rows, held, "embeds")
+        else:
+            picks = selector.select(rows, held, 40, Keys(0, 0))
+        found.append(picks.details["nearest_id"].tolist())
+    assert found[0] == found[1] == found[2]
+    named = 0
+    for picked, near in zip(picks.ids.tolist(), found[0], strict=True):
+        if near in ids[known]:
+            squared = ((x[known] - x[place[picked]]) ** 2).sum(axis=1)
+            assert near == ids[known][squared == squared.min()].min()
+            named += 1
+    assert named > 1
 
 
 @pytest.mark.parametrize("scale", [1e-180, 1e140])
