@@ -35,13 +35,13 @@ from rayal.selectors.stale_weights import (
     Measured,
     gathered,
     histogram,
-    largest,
     learn,
     measure,
     measure_all,
     open_slice,
     refresh,
     rows_of_buckets,
+    weigh,
 )
 from rayal.selectors.within import LABELLED_STEP, Told, retake
 from rayal.types import Candidates, Ids
@@ -99,7 +99,7 @@ class DSquared:
     step: int
     counters: Counters = field(default_factory=Counters)
     room: Room | None = None  # what limits leave
-    shift: int = 0
+    shift: int = 0  # a squared distance of 1 weighs 2^shift
     picked: list[Drawn] = field(default_factory=list)
     evaluations: int = 0
     _told: int = 0
@@ -119,12 +119,6 @@ class DSquared:
         """Tells all slices of centers, and of rows that may not be drawn any more."""
         self._told += 1
         self.ask(learn, self._told, news, None if self.room is None else self.room.limits)
-
-    def begin(self) -> None:
-        """Sets the unit of weights, once slices know the first centers."""
-        highest = max(self.ask(largest), default=0.0)
-        room = _WEIGHT_BITS - self.candidates.num_rows.bit_length()
-        self.shift = room - math.frexp(max(highest, 5e-324))[1]
 
     def pick(self, budget: int, keep: Callable[[dict[str, Any]], None]) -> None:
         """Draws until `picked` holds `budget` rows, or no row is left with any distance."""
@@ -154,15 +148,22 @@ class DSquared:
             self.tell(news)
 
     def refresh(self, lowest_bin: int, keep: Callable[[dict[str, Any]], None]) -> None:
-        """Brings rows whose weight is in this bin or a higher one up to date, and weighs all."""
-        answers = self.ask(refresh, lowest_bin, self.shift)
-        rows = sum(one[1] for one in answers)
-        self.evaluations += sum(one[2] for one in answers)
+        """Brings rows whose weight is in this bin or a higher one up to date, and weighs all.
+
+        The unit of weights follows the largest distance left: once a far row is picked, that of
+        the others is what weights must tell apart.
+        """
+        answers = self.ask(refresh, lowest_bin)
+        highest = max(one.largest for one in answers)
+        room = _WEIGHT_BITS - self.candidates.num_rows.bit_length()
+        self.shift = room - math.frexp(max(highest, 5e-324))[1]
+        rows = sum(one.num_rows for one in answers)
+        self.evaluations += sum(one.evaluations for one in answers)
         self.counters.refreshed_at = len(self.picked)
         self.counters.refreshes += 1
         self.counters.rows_refreshed += rows
         self.counters.undecided = False
-        self._sums_K = np.sum([one[0] for one in answers], axis=0)
+        self._sums_K = np.sum(self.ask(weigh, self.shift), axis=0)
         keep({"refresh": lowest_bin, "counters": asdict(self.counters)})
 
     def replay(self, entries: Sequence[dict[str, Any]], tell: Callable[[list[int]], News]) -> None:
@@ -224,8 +225,8 @@ class DSquared:
         for turn in range(num_proposed):
             proposed += 1
             at = int(place[turn])
-            weight = math.ceil(math.ldexp(float(squared[at]), self.shift))
-            if not luck[turn] * int(weights[turn]) < weight:
+            # Not rounded, as weights are: the law is that of distances, to their last bit.
+            if not luck[turn] * int(weights[turn]) < math.ldexp(float(squared[at]), self.shift):
                 continue
             new.append(
                 Drawn(
@@ -336,7 +337,7 @@ class DSquared:
         buckets = np.searchsorted(sums_K, targets, side="right")
         offsets = targets - np.where(buckets, sums_K[buckets - 1], 0)
         wanted, which = np.unique(buckets, return_inverse=True)
-        answers = self.ask(rows_of_buckets, wanted, self.shift)
+        answers = self.ask(rows_of_buckets, wanted)
         of_row, ids, weights = (np.concatenate(column) for column in zip(*answers, strict=True))
         order = np.lexsort((ids, of_row))
         of_row, ids, weights = of_row[order], ids[order], weights[order]

@@ -65,7 +65,6 @@ def draw_batch(
         engine.picked.append(begun)
         retake(engine, room, [begun.sample_id])
         engine.tell(_news(engine, [begun.sample_id]))
-    engine.begin()
     journal = journal_of(candidates)
     entries = journal.begin("d_squared", budget, candidates.num_rows, len(known_ids), *names)
     engine.replay(entries, lambda ids: _news(engine, ids))

@@ -9,15 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rayal.selectors.grid import Grid, squared_norms
+from rayal.selectors.grid import NORM_BITS, Grid, squared_norms
 from rayal.selectors.space import Int64s, Payload, blocks, matrix
 from rayal.types import Float64s, Slice
 
+_LEAST_EXPONENT = -400  # of a unit: the longest norm has 2^25, and two units are multiplied
 _SPARSE_CENTERS = 128  # their errors over J m classes stay within some 32 MiB
 
 
 class GradientPoints(NamedTuple):
-    """Rows: (n, C) errors and (n, D) features on their grids, and (n,) squared norms."""
+    """Rows: (n, C) errors and (n, D) features, each rounded, and (n,) squared norms."""
 
     errors: Float64s
     features: Float64s
@@ -29,8 +30,10 @@ class Gradients:
     """The outer product of a = error of the probabilities and h = features.
 
     The squared distance of two is |a|^2 |h|^2 + |a'|^2 |h'|^2 - 2 (a.a')(h.h'): two matrix products
-    instead of rows of C x D numbers. Both factors lie on grids of 2^25 units (`grid.py`), where
-    each product is an exact integer in float64, so no blocking changes a distance.
+    instead of rows of C x D numbers. Every row of both factors is rounded to 2^-25 of its own norm,
+    to a power of two. So the terms of a product of two rows are integers of one unit, that float64
+    adds exactly in any order, and no blocking changes a distance; and a row far longer than the
+    others takes no bits from them.
     """
 
     grids: tuple[Grid, Grid]
@@ -61,7 +64,7 @@ class Gradients:
     def place(self, payload: Payload) -> GradientPoints:
         """Gives the points of rows that travelled."""
         errors, features = (
-            grid.place(rows if grid.of is None else grid.of(rows.astype(np.float64)))
+            _rounded(grid.scaled(rows if grid.of is None else grid.of(rows.astype(np.float64))))
             for grid, rows in zip(self.grids, payload, strict=True)
         )
         return GradientPoints(errors, features, squared_norms(errors) * squared_norms(features))
@@ -86,6 +89,15 @@ class Gradients:
     def squared_unit(self) -> float:
         """Gives what a squared distance of 1 is in units of squared gradients."""
         return math.prod(self.units) ** 2
+
+
+def _rounded(rows_nD: Float64s) -> Float64s:
+    """Gives rows in whole units, of 2^-25 of the next power of two above each one's norm."""
+    exponents_n = np.frexp(np.sqrt(squared_norms(rows_nD)))[1]
+    units_n1 = np.ldexp(1.0, np.maximum(exponents_n - NORM_BITS, _LEAST_EXPONENT))[:, None]
+    rounded = np.divide(rows_nD, units_n1)
+    np.rint(rounded, out=rounded)
+    return np.multiply(rounded, units_n1, out=rounded)
 
 
 def _product(rows_nD: Float64s, centers_JD: Float64s) -> Float64s:

@@ -28,7 +28,7 @@ from rayal.errors import NeedsError, ScoringError
 from rayal.keys import hash_u64, salt
 from rayal.types import Candidates, Float64s, Slice
 
-_NORM_BITS = 25  # |x - c|^2 <= (2 x 2^25)^2 = 2^52; one bit is left for the rounding
+NORM_BITS = 25  # |x - c|^2 <= (2 x 2^25)^2 = 2^52; one bit is left for the rounding
 _FINE_BITS = 50  # differences of two are below 2^53, so exact
 _SHARE = 8  # one row in eight must gain from a grid that is moved or fine
 _MOVE_BITS = 4  # by which their norms fall where a grid moves: most stay at 0
@@ -303,7 +303,7 @@ def _scaled(grid: Grid, reached: Reach) -> Grid:
         return grid
     exponent = math.frexp(reached.norm)[1]
     fine = grid.moves and exponent - _exponent(reached.exponents) > _FAR_BITS
-    scale = math.ldexp(1.0, min((_FINE_BITS if fine else _NORM_BITS) - exponent, 200))
+    scale = math.ldexp(1.0, min((_FINE_BITS if fine else NORM_BITS) - exponent, 200))
     # Half a unit a coordinate and row moves a distance by sqrt(D); twice that parts two of them.
     blur = 2.0 * math.sqrt(reached.width) / scale
     return replace(

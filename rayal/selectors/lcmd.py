@@ -44,7 +44,8 @@ class LCMD:
     at clusters that the pick can reach: O((M + K) D) for K clusters at most, as on isotropic rows,
     and far less where rows lie in clusters that have a pick. 24 bytes a row stay in the slices, 32
     with labelled rows. Distances are those of `precision` (see `KCenter`) and sums of them are
-    exact: no slicing and no order changes a pick.
+    exact: no slicing and no order changes a pick (in mode f distances below 1e-15 of the longest
+    row's norm count as 0).
 
     For regression, on the last layer (`embeds`) or on sketched gradients of the whole network
     (feature `grads`: strategy=lcmd_grads, a predictor of numbers only). It looks at nothing but the

@@ -71,34 +71,40 @@ def learn(part: Slice, step: int, number: int, news: News | Told, limits: Limits
     state.bounds[rows_of(part.ids, news.closed)] = TAKEN
 
 
-def largest(part: Slice, step: int) -> float:
-    """Gives every row its first bound, and the largest of them."""
-    if not len(part):
-        return 0.0
-    state = part.cache["state"]
-    state.warm()
-    left = state.squared[state.bounds > TAKEN]
-    return float(left.max(initial=0.0))
+class Refreshed(NamedTuple):
+    """What a refresh of a slice came to."""
+
+    largest: float  # squared distance left
+    num_rows: int  # that were brought up to date
+    evaluations: int
 
 
-def refresh(part: Slice, step: int, lowest_bin: int, shift: int) -> tuple[Int64s, int, int]:
-    """Brings heavy rows up to date; gives sums of all weights by bucket, rows and evaluations."""
+def refresh(part: Slice, step: int, lowest_bin: int) -> Refreshed:
+    """Brings heavy rows up to date; with `NO_BIN` gives every row its first bound."""
     state = part.cache["state"]
     before = state.evaluations
-    if part.cache.get("refreshed") == step:  # asked again: an answer was lost
-        rows = part.cache["heavy"]
-    else:
-        rows = np.flatnonzero(state.bounds > TAKEN)
+    open_rows = np.flatnonzero(state.bounds > TAKEN)
+    if part.cache.get("refreshed") != step:  # else it is asked again: an answer was lost
+        part.cache["refreshed"] = step
+        rows = open_rows
         if lowest_bin == NO_BIN:
+            state.warm()
             rows = rows[:0]
         elif lowest_bin:
             rows = rows[_bins(part.cache["weights"][rows]) >= lowest_bin]
-        part.cache["heavy"], part.cache["refreshed"] = rows, step
-    state.refresh(rows, -np.inf)
+        state.refresh(rows, -np.inf)
+        part.cache["heavy"] = len(rows)
+    largest = float(state.squared[open_rows].max(initial=0.0))
+    return Refreshed(largest, part.cache["heavy"], state.evaluations - before)
+
+
+def weigh(part: Slice, step: int, shift: int) -> Int64s:
+    """Weighs all rows anew; gives sums of weights by bucket."""
+    state = part.cache["state"]
     weights = _weights(np.where(state.bounds == TAKEN, 0.0, state.squared), shift)
     part.cache["weights"] = weights
     below = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights[part.cache["order"]])])
-    return np.diff(below[part.cache["edges"]]), len(rows), state.evaluations - before
+    return np.diff(below[part.cache["edges"]])
 
 
 def histogram(part: Slice, step: int) -> Int64s:
@@ -111,9 +117,7 @@ def histogram(part: Slice, step: int) -> Int64s:
     return sums
 
 
-def rows_of_buckets(
-    part: Slice, step: int, wanted: Int64s, shift: int
-) -> tuple[Int64s, Ids, Int64s]:
+def rows_of_buckets(part: Slice, step: int, wanted: Int64s) -> tuple[Int64s, Ids, Int64s]:
     order, edges = part.cache["order"], part.cache["edges"]
     starts, stops = edges[wanted], edges[wanted + 1]
     lengths = stops - starts
@@ -158,7 +162,7 @@ def _measured(part: Slice, rows: np.ndarray, limits: Limits | None) -> Measured:
 
 
 def _weights(squared: Float64s, shift: int) -> Int64s:
-    # Rounded up, so that a row at any distance can be drawn.
+    # Rounded up: an upper bound, and a row at any distance can be drawn.
     weights: Int64s = np.ceil(np.ldexp(squared, shift)).astype(np.int64)
     return weights
 

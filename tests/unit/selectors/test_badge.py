@@ -368,3 +368,30 @@ def test_rows_without_distance_are_taken_as_far_as_limits_admit(num_slices, kind
     picks = select(Limits(duplicates="embeds"), 60)
     assert len(picks.ids) == 6  # five rows of their own, and 0 once
     assert "limits left 6 of 60" in picks.note
+
+
+@pytest.mark.parametrize("side", ["embeds", "probs"])
+@pytest.mark.parametrize("far", [1e6, 1e9])
+def test_a_row_far_longer_than_the_others_takes_no_bits_from_them(far, side):
+    ids, features, num_rows = world(3, num_rows=120, num_known=0)
+    features = {name: values.astype(float) for name, values in features.items()}
+    if side == "embeds":
+        features["embeds"][7] *= far
+    else:  # all others are sure of their answer
+        answers = features["probs"].argmax(axis=1)
+        features["probs"] = np.eye(3)[answers] * (1 - 2 / far) + features["probs"] / far
+        features["probs"][7] = [0.5, 0.25, 0.25]
+    picks = Badge().select(*sides(ids, features, num_rows, 3), 40, Keys(1, 0))
+    errors = class_errors(features["probs"].copy())
+    gradients = (errors[:, :, None] * features["embeds"][:, None]).reshape(num_rows, -1)
+    place = {int(one): at for at, one in enumerate(ids)}
+    near = np.full(num_rows, np.inf)
+    for turn, (sample_id, key, chance) in enumerate(
+        zip(picks.ids.tolist(), picks.keys, picks.probabilities, strict=True)
+    ):
+        at = place[sample_id]
+        if turn:
+            assert key == pytest.approx(near[at], rel=1e-4)
+            assert chance == pytest.approx(near[at] / near.sum(), rel=1e-4)
+        near = np.minimum(near, ((gradients - gradients[at]) ** 2).sum(axis=1))
+        near[at] = 0.0

@@ -7,6 +7,7 @@ import pytest
 from slices import cut, labelled, none_labelled
 
 from rayal.keys import Keys
+from rayal.selectors import d_squared
 from rayal.selectors.kmeans_pp import KMeansPP
 from rayal.selectors.limits import Limits
 from rayal.types import tags_of
@@ -49,6 +50,51 @@ def test_pairs_have_the_law_of_kmeans_pp(first_id, num_known):
     assert sum(law.values()) == pytest.approx(1.0)
     chi2 = sum((counts[p] - num_seeds * q) ** 2 / (num_seeds * q) for p, q in law.items())
     assert chi2 < 58.3  # 29 degrees of freedom: p = 0.001
+
+
+def test_weights_of_a_few_bits_do_not_change_the_law(monkeypatch):
+    """Of 1e9 rows the largest weight has 30 bits, and near rows may have one."""
+    monkeypatch.setattr(d_squared, "_WEIGHT_BITS", 7)  # of eight rows the largest has three
+    rows = np.random.default_rng(5).normal(size=(8, 2)) * [[1], [1], [1], [0.1], [3], [9], [1], [1]]
+    counts = dict.fromkeys(itertools.permutations(range(6), 2), 0)
+    num_seeds = 3_000
+    for seed in range(num_seeds):
+        picks = KMeansPP(precision="float").select(
+            cut(np.arange(6), features={"embeds": rows[:6]}, num_slices=2),
+            labelled(np.arange(-2, 0), {"embeds": rows[6:]}),
+            2,
+            Keys(seed, 0),
+        )
+        counts[tuple(picks.ids.tolist())] += 1
+    law = law_of_pairs(rows, 2)
+    likely = {pair: chance for pair, chance in law.items() if chance * num_seeds > 5}
+    found = sum(counts[pair] for pair in likely)
+    assert abs(found - num_seeds * sum(likely.values())) < 40
+    chi2 = sum((counts[p] - num_seeds * q) ** 2 / (num_seeds * q) for p, q in likely.items())
+    assert chi2 < 2.5 * len(likely)  # about 20 pairs: p < 0.0005
+    assert len(likely) > 15
+
+
+@pytest.mark.parametrize("far", [1e3, 1e8, 1e12])
+def test_the_law_holds_beside_a_far_row(far):
+    """Once it is picked, weights must tell apart rows that are all near beside it."""
+    rows = np.random.default_rng(2).normal(size=(14, 2)) * np.linspace(0.2, 3, 14)[:, None]
+    rows[0], rows[13] = [far, 0], [0, 0]
+    counts, num_seeds = np.zeros(13), 1_200
+    for seed in range(num_seeds):
+        picks = KMeansPP(precision="float").select(
+            cut(np.arange(13), features={"embeds": rows[:13]}, num_slices=2),
+            labelled([99], {"embeds": rows[13:]}),
+            2,
+            Keys(seed, 0),
+        )
+        if picks.ids[0] == 0:
+            counts[picks.ids[1]] += 1
+    law = np.square(rows[:13]).sum(axis=1)
+    law[0] = 0.0
+    expected = counts.sum() * law[1:] / law.sum()
+    assert counts.sum() > 0.98 * num_seeds
+    assert ((counts[1:] - expected) ** 2 / expected).sum() < 31.3  # 11 degrees: p = 0.001
 
 
 @pytest.mark.parametrize("num_slices", [1, 3])
