@@ -92,12 +92,14 @@ class Gradients:
 
 
 def _rounded(rows_nD: Float64s) -> Float64s:
-    """Gives rows in whole units, of 2^-25 of the next power of two above each one's norm."""
+    """Puts rows into whole units, of 2^-25 of the next power of two above each one's norm."""
     exponents_n = np.frexp(np.sqrt(squared_norms(rows_nD)))[1]
-    units_n1 = np.ldexp(1.0, np.maximum(exponents_n - NORM_BITS, _LEAST_EXPONENT))[:, None]
-    rounded = np.divide(rows_nD, units_n1)
-    np.rint(rounded, out=rounded)
-    return np.multiply(rounded, units_n1, out=rounded)
+    # Beside 1.5 x 2^52 units a float64 has no place for a part of one.
+    shift_n1 = np.ldexp(1.5, 52 + np.maximum(exponents_n - NORM_BITS, _LEAST_EXPONENT))[:, None]
+    rows, shift = torch.from_numpy(rows_nD), torch.from_numpy(shift_n1)
+    rows += shift
+    rows -= shift
+    return rows_nD
 
 
 def _product(rows_nD: Float64s, centers_JD: Float64s) -> Float64s:
