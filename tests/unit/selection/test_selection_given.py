@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +145,21 @@ def test_fingerprints_tell_contents_apart(tmp_path):
     assert open_given(changed).fingerprint != held
 
 
+def test_files_are_told_apart_by_what_is_read_of_them_and_by_place_and_time(tmp_path):
+    write_files(tmp_path, ARRAYS, 2)
+    files = open_given(str(tmp_path / "*.parquet"))
+    assert isinstance(files, Files)
+    seen = {files.fingerprint, replace(files, groups=files.groups[1:]).fingerprint}
+    first = Path(files.paths[0])
+    os.utime(first, (1, 1))
+    seen.add(open_given(str(tmp_path / "*.parquet")).fingerprint)
+    times = first.stat().st_mtime_ns
+    first = first.rename(first.with_name("another.parquet"))
+    os.utime(first, ns=(times, times))
+    seen.add(open_given(str(tmp_path / "*.parquet")).fingerprint)
+    assert len(seen) == 4
+
+
 def test_arrays_are_not_copied():
     rows = np.arange(12, dtype=np.float32).reshape(4, 3)
     given = open_given({"sample_id": np.arange(4), "embedding": rows})
@@ -212,7 +229,7 @@ def test_any_rows_of_a_group_can_be_read(tmp_path):
             assert ids.tolist() == list(range(start, stop))
 
 
-@pytest.mark.parametrize("twice", [None, 150, 399])
+@pytest.mark.parametrize("twice", [None, 150, 199, 399])
 def test_ids_in_order_need_no_second_look_unless_their_ranges_meet(twice, tmp_path, monkeypatch):
     second = np.arange(200, 400)
     if twice is not None:

@@ -374,8 +374,9 @@ JOURNALLED = [
 @pytest.mark.parametrize(("selector", "budget"), JOURNALLED, ids=repr)
 @pytest.mark.parametrize("num_known", [0, 6])
 def test_a_driver_that_died_goes_on_with_the_same_picks(
-    selector, budget, num_known, tmp_path, small_pools
+    selector, budget, num_known, tmp_path, small_pools, monkeypatch
 ):
+    monkeypatch.setattr("rayal.selectors.plain.MOST_PICKS", 50)  # 90 picks go the lazy way
     rng = np.random.default_rng(4)
     probs = rng.dirichlet(np.full(3, 0.4), 220).astype(np.float32)
     x = rng.standard_normal((220, 5)).astype(np.float32)
@@ -389,6 +390,7 @@ def test_a_driver_that_died_goes_on_with_the_same_picks(
 
     rows, held = sides()
     steady = selector.select(rows, held, budget, KEYS)
+    assert ("a small batch" in steady.note) == (budget == 40)
     asked = len(rows.steps)
     journal = Journal(tmp_path / "picks.jsonl")
     resumed = 0

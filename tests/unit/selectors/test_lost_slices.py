@@ -26,18 +26,18 @@ EVERY = [
 
 
 class Losing(Slices):
-    """Slices whose workers die: every third question finds an empty cache, and is asked again from
-    the start. Questions travel pickled, and each is asked twice (an answer was lost)."""
+    """Slices whose workers die: every third question (or none) finds an empty cache, and is asked
+    again from the start. Questions travel pickled, and each is asked twice (an answer was lost)."""
 
-    def __init__(self, parts):
+    def __init__(self, parts, every=3):
         super().__init__(parts)
-        self.journal = []
+        self.journal, self.every = [], every
 
     def each(self, ask, step, *args):
         self.journal.append(pickle.dumps((ask, step, args)))
         answers = []
         for key, part in enumerate(self.parts):
-            if (step + key) % 3 == 0:
+            if self.every and (step + key) % self.every == 0:
                 part = Slice(part.key, part.ids, part.scores, part.features)
                 self.parts[key] = part
                 for question in self.journal[:-1]:
@@ -52,7 +52,8 @@ class Losing(Slices):
 @pytest.mark.parametrize("selector", EVERY, ids=repr)
 @pytest.mark.parametrize("num_known", [0, 8])
 @pytest.mark.parametrize("farthest", [1.0, 1e6])
-def test_lost_and_repeated_questions_change_nothing(selector, num_known, farthest):
+@pytest.mark.parametrize("every", [3, 0])
+def test_lost_and_repeated_questions_change_nothing(selector, num_known, farthest, every):
     rng = np.random.default_rng(num_known)
     features = {
         "embeds": rng.standard_normal((100, 4)).astype(np.float32),
@@ -64,6 +65,9 @@ def test_lost_and_repeated_questions_change_nothing(selector, num_known, farthes
     rows = cut(np.arange(100), rng.random(100), features, 4)
     before = labelled(np.arange(200, 200 + num_known), known, np.ones(num_known))
     steady = selector.select(rows, before, 15, Keys(2, 1))
-    shaken = selector.select(Losing(rows.parts), Losing(before.parts), 15, Keys(2, 1))
+    sides = Losing(rows.parts, every), Losing(before.parts, every)
+    shaken = selector.select(*sides, 15, Keys(2, 1))
     assert (shaken.ids == steady.ids).all()
     assert shaken.keys.tobytes() == steady.keys.tobytes()
+    for name, values in steady.details.items():
+        np.testing.assert_array_equal(shaken.details[name], values, err_msg=name)
