@@ -19,7 +19,7 @@ import torch
 from rayal.selectors.kernels import Kernel
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.nearest_center import rows_of
-from rayal.selectors.space import Int64s, Payload
+from rayal.selectors.space import Int64s, Payload, equal_rows
 from rayal.types import Float64s, Ids, Slice
 
 _BLOCK_ROWS = 512
@@ -283,16 +283,3 @@ class CoveragePool:
         if not self._taken:
             return None
         return Covered(self.best_R, self.ids[np.array(self._taken)])
-
-
-def equal_rows(payload: Payload) -> Int64s:
-    """Gives (n,) numbers below n, the same for rows of the same bytes."""
-    rows = [np.ascontiguousarray(array) for array in payload]
-    numbers: dict[bytes, int] = {}
-    return np.array(
-        [
-            numbers.setdefault(b"".join(array[at].tobytes() for array in rows), len(numbers))
-            for at in range(len(rows[0]))
-        ],
-        np.int64,
-    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +41,8 @@ class LogDet:
     The sum runs over labelled, pending and picked rows, x the `feature` as it is (not centred), w
     the row's score with `weighted`, else 1. It is the greedy MAP of a determinantal point process
     with a linear kernel, and D-optimal design for a linear last layer; monotone submodular, so
-    within 1 - 1/e of the best batch. Ties go to the smallest id. The deciding key is the gain
-    log(1 + w x' M^-1 x).
+    within 1 - 1/e of the best batch. Ties of the computed gain go to the smallest id. The deciding
+    key is the gain log(1 + w x' M^-1 x).
 
     `ridge` is in units of the mean squared norm over D, of candidates drawn by id. It must be at
     least 1e-20 of the largest squared norm: to there, and a hundred times below, these were the
@@ -147,11 +149,25 @@ class LogDet:
                 rows *= np.sqrt(np.maximum(weights, 0.0))[:, None]
             for lo in range(0, len(rows), _BLOCK):
                 # Not by Cholesky: a sum of x x' keeps no ridge below 1e-16 of it.
-                upper_DD = np.linalg.qr(np.concatenate([upper_DD, rows[lo : lo + _BLOCK]])).R
-        root = torch.linalg.solve_triangular(
-            torch.from_numpy(upper_DD), torch.eye(width, dtype=torch.float64), upper=True
-        )
+                stacked = torch.from_numpy(np.concatenate([upper_DD, rows[lo : lo + _BLOCK]]))
+                with _one_thread():
+                    upper_DD = torch.linalg.qr(stacked, mode="r").R.numpy()
+        with _one_thread():
+            root = torch.linalg.solve_triangular(
+                torch.from_numpy(upper_DD), torch.eye(width, dtype=torch.float64), upper=True
+            )
         return root.contiguous().numpy()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets torch use one thread: how many there are changes the last bits of what LAPACK gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # ------------------------------------------------------------------------- what slices answer

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rayal.selectors.space import Int64s, Payload, blocks
+from rayal.selectors.space import Int64s, Payload, blocks, bytes_of
 from rayal.types import Candidates, Float64s, Ids, Slice
 
 QUERY_ROWS = 1_024
+_FEW = "few"  # in a slice's cache: rows that may be neighbours
 
 
 class Neighbours(NamedTuple):
@@ -114,14 +117,17 @@ def _nearest(
     rows: list[Int64s] = []
     found: list[np.ndarray] = []
     best = Best(len(own_ids), k)
-    for lo, hi in blocks(len(part)):
-        others = space.rows(part, np.arange(lo, hi))
+    few = part.cache.get(_FEW)
+    if few is None:
+        few = part.cache[_FEW] = first_of_equals(part, space, k + 1)
+    for lo, hi in blocks(len(few)):
+        others = space.rows(part, few[lo:hi])
         squared_nJ = space.squared_as_made(points, others)
-        mine = rows_at(part.ids[lo:hi], own_ids)
+        mine = rows_at(part.ids[few[lo:hi]], own_ids)
         squared_nJ[mine >= 0, mine[mine >= 0]] = np.inf
         row, other = best.add(squared_nJ, 2.0 * space.doubt(points, others))
         rows.append(row)
-        found.append(other + lo)
+        found.append(few[lo:hi][other])
     row, other = np.concatenate(rows), np.concatenate(found)
     far = np.empty(len(row))
     for lo, hi in blocks(len(row), 4_096):
@@ -131,6 +137,19 @@ def _nearest(
     row, other, far = row[order], other[order], far[order]
     kept = np.arange(len(row)) - np.searchsorted(row, row) < k
     return row[kept], part.ids[other[kept]], far[kept]
+
+
+def first_of_equals(part: Slice, space: Any, most: int) -> Int64s:
+    """Gives the rows of a slice that come among the first so many of those equal to them. Others
+    are no row's neighbours, as ties go to the smallest id, and blank rows may be half of a pool."""
+    seen: Counter[bytes] = Counter()
+    kept = np.ones(len(part), bool)
+    for lo, hi in blocks(len(part)):
+        for at, row in enumerate(bytes_of(space.payload(part, np.arange(lo, hi))), start=lo):
+            name = hashlib.blake2b(row, digest_size=16).digest()
+            seen[name] += 1
+            kept[at] = seen[name] <= most
+    return np.flatnonzero(kept)
 
 
 def rows_at(ids: Ids, wanted: Ids) -> Int64s:

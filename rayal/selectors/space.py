@@ -95,6 +95,19 @@ def blocks(num_rows: int, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, int]]:
         yield lo, min(lo + rows, num_rows)
 
 
+def equal_rows(payload: Payload) -> Int64s:
+    """Gives (n,) numbers below n, the same for rows of the same bytes."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(one, len(numbers)) for one in bytes_of(payload)], np.int64)
+
+
+def bytes_of(payload: Payload) -> Iterator[bytes]:
+    """Gives the bytes of each row, over all features."""
+    rows = [np.ascontiguousarray(array) for array in payload]
+    for at in range(len(rows[0])):
+        yield b"".join(array[at].tobytes() for array in rows)
+
+
 def drawn(part: Slice, step: int, names: tuple[str, ...], last: int) -> tuple[Any, Payload] | None:
     """Asks a slice for the rows that come first in an order that depends on ids alone."""
     if not len(part):

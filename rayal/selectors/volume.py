@@ -23,10 +23,11 @@ import torch
 from rayal.selectors.floats import squared_norms
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.nearest_center import rows_of
-from rayal.selectors.space import BLOCK_ROWS, matrix
+from rayal.selectors.space import BLOCK_ROWS, Int64s, equal_rows, matrix
 from rayal.types import Float64s, Ids, Slice
 
 _INNER = 512  # rows of the pool that every pick brings up to date
+_SAME = 8  # rows in doubt: with more of them it is worth knowing which are equal
 _DOUBT = 2.0**-36  # of |x|^2 |S|^2 when inner rows were measured: rounding, and their updates
 
 
@@ -127,6 +128,7 @@ class VolumePool:
         self.evaluations = 0
         self._taken: list[int] = []
         self._gain = TAKEN
+        self._same: Int64s | None = None  # (n,) the same number for equal rows
         self._open_inner()
 
     def id(self, at: int) -> int:
@@ -145,15 +147,25 @@ class VolumePool:
             least = lows.max()
             if least > TAKEN and least > self._outside:
                 at = self._inner[np.flatnonzero(highs >= least)]
-                exact = [canonical(self.values[one], self.root_DD) for one in at]
-                place = int(np.argmax(exact))  # of equals the first, the smallest id
-                self._gain = exact[place]
+                exact = self._canonical(at)
+                place = int(exact.argmax())  # of equals the first, the smallest id
+                self._gain = float(exact[place])
                 return int(at[place])
             if self._is_fresh and self._widen():
                 continue
             if self._is_fresh:
                 return -1
             self._open_inner()
+
+    def _canonical(self, at: Int64s) -> Float64s:
+        """Gives (n,) gains of rows, equal rows measured once."""
+        if self._same is None and len(at) > _SAME:
+            self._same = equal_rows((self.values,))
+        same = at if self._same is None else self._same[at]
+        _, first, back = np.unique(same, return_index=True, return_inverse=True)
+        exact = np.array([canonical(self.values[one], self.root_DD) for one in at[first]])
+        gains: Float64s = exact[back]
+        return gains
 
     def take(self, at: int) -> Spanned:
         """Picks a row: M grows by its outer product."""

@@ -7,7 +7,8 @@ from slices import cut, labelled, none_labelled
 from rayal.keys import Keys
 from rayal.selectors import kernel_coverage
 from rayal.selectors.coverage import Coverage
-from rayal.selectors.kernel_coverage import CoveragePool, equal_rows
+from rayal.selectors.kernel_coverage import CoveragePool
+from rayal.selectors.space import equal_rows
 
 KEYS = Keys(3, 1)
 IDS = np.random.default_rng(9).permutation(4_000)

@@ -1,11 +1,16 @@
 """Coverage, log-det and pairwise against the textbook greedy over all pairs."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from slices import cut, labelled, none_labelled
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys
+from rayal.selectors import volume
 from rayal.selectors.coverage import Coverage
 from rayal.selectors.log_det import LogDet
 from rayal.selectors.pairwise import Pairwise
@@ -277,3 +282,51 @@ def test_weights_below_0_are_refused(selector):
 def test_arguments_that_cannot_mean_anything(make, said):
     with pytest.raises(ConfigError, match=said):
         make()
+
+
+def test_equal_rows_are_measured_once_a_pick(monkeypatch):
+    rows = np.eye(6, dtype=np.float32)[np.random.default_rng(0).integers(0, 6, 900)]
+    measured = []
+    canonical = volume.canonical
+    monkeypatch.setattr(
+        volume, "canonical", lambda *args: measured.append(canonical(*args)) or measured[-1]
+    )
+    candidates = cut(np.arange(900), features={"embeds": rows}, num_slices=2)
+    picks = LogDet().select(candidates, none_labelled(embeds=rows), 60, KEYS)
+    # Directions in turn, and of each the smallest ids.
+    turns = np.argmax(rows[picks.ids], axis=1).reshape(10, 6)
+    assert (np.sort(turns, axis=1) == np.arange(6)).all()
+    for direction in range(6):
+        mine = picks.ids[np.argmax(rows[picks.ids], axis=1) == direction]
+        assert mine.tolist() == np.flatnonzero(rows[:, direction])[:10].tolist()
+    assert len(measured) <= 60 * 6
+
+
+ROOT = """
+import sys
+import numpy as np
+import torch
+from rayal.selectors.log_det import LogDet
+from slices import cut, labelled
+from rayal.keys import Keys
+torch.set_num_threads(int(sys.argv[1]))
+x = np.random.default_rng(0).standard_normal((3_000, 256)).astype(np.float32)
+mine = cut(np.arange(100), features={"embeds": x[:100]})
+picks = LogDet().select(mine, labelled(np.arange(100, 3_000), {"embeds": x[100:]}), 20, Keys(0, 0))
+print(picks.ids.tolist(), picks.keys.tobytes().hex())
+"""
+
+
+def test_threads_change_no_bit_of_a_root():
+    said = []
+    for number in ("1", "2"):
+        threads = dict.fromkeys(
+            ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), number
+        )
+        path = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, **threads, "PYTHONPATH": path}
+        command = [sys.executable, "-c", ROOT, number]
+        said.append(
+            subprocess.run(command, env=environment, check=True, capture_output=True).stdout
+        )
+    assert said[0] == said[1]

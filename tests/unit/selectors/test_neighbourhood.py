@@ -7,6 +7,7 @@ import pytest
 from slices import cut, labelled, none_labelled
 
 from rayal.selectors.farthest import fit_space
+from rayal.selectors.floats import Floats
 from rayal.selectors.neighbourhood import Best, nearest_candidates
 from rayal.selectors.space import sample_of
 
@@ -56,3 +57,24 @@ def test_they_are_the_nearest_of_all_pairs_over_many_blocks(precision, num_slice
 
 def _opened(part, step, space):
     space.open(part)
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_of_equal_rows_few_are_looked_at(num_slices, monkeypatch):
+    """Else f M equal rows (blank images) are (f M)^2 pairs."""
+    x = np.random.default_rng(1).standard_normal((1_500, 4)).astype(np.float32)
+    x[::2] = 0.0
+    rows = cut(np.arange(1_500), features={"embeds": x}, num_slices=num_slices, seed=2)
+    sample = sample_of(rows, ("embeds",), 0)
+    space, _ = fit_space(("embeds",), (False,), rows, none_labelled(embeds=x), sample, 100, "float")
+    measured = []
+    paired = Floats.paired
+    monkeypatch.setattr(
+        Floats, "paired", lambda *args: measured.append(paired(*args)) or measured[-1]
+    )
+    rows.each(_opened, 20, space)
+    found = nearest_candidates(rows, space, (x[:40],), np.arange(40), 5, 21)
+    assert sum(map(len, measured)) < 40 * 3 * 8 * num_slices
+    blank = np.arange(0, 14, 2)
+    for query in range(0, 40, 2):
+        assert found.ids[query].tolist() == blank[blank != query][:5].tolist()
