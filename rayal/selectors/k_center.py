@@ -31,8 +31,8 @@ class KCenter:
 
     `precision`: distances of small integers (exact in any order) where rounding is small beside
     what is measured, else of the values in float64; 'float' asks for the latter, which gives the
-    textbook's picks. Which one it was and why stands in the batch's note. Integers of the user's own
-    (int8) with norms up to 2,047 are taken as they are, longer ones rounded like others.
+    textbook's picks. Which one it was and why stands in the batch's note. The user's own int8 with
+    norms up to 2,047 are taken as they are, longer ones rounded like others.
 
     `weighted`: the distance times the row's score (its uncertainty), a 3-approximation of weighted
     k-center. `outliers`: this share of the candidates, those farthest from a sample of all, is not
