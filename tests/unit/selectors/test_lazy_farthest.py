@@ -8,7 +8,7 @@ from slices import Slices, cut, labelled, none_labelled
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.journal import Journal
-from rayal.keys import Keys
+from rayal.keys import Keys, hash_u64, salt
 from rayal.selectors import farthest, lazy, nearest_center
 from rayal.selectors.badge import Badge
 from rayal.selectors.codes import check_exact, fit_codes
@@ -168,6 +168,33 @@ def test_a_crowd_of_ties_does_not_stop_it(small_pools):
     assert sorted(picks.ids) == list(range(400))
     assert picks.ids[4:].tolist() == list(range(4, 400))  # one of the zeros is a center by then
     assert (picks.keys[4:] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["plain", "lattice"])
+@pytest.mark.parametrize(("num_rows", "width"), [(2_000, 4), (9_000, 2)])
+def test_outliers_are_the_farthest_from_half_of_a_sample(kind, num_rows, width):
+    rng = np.random.default_rng(6)
+    x = rows_of_kind(kind, rng, num_rows + 1, width).astype(float)
+    x, known = x[:num_rows], x[num_rows:]
+    ids = rng.choice(np.arange(-20_000, 20_000), num_rows, replace=False)
+    order = hash_u64(salt("rayal", "outliers", "sample"), ids)
+    sampled = np.argsort(order)[:4_096]
+    sides = order & np.uint64(1)
+    squared = np.empty(num_rows)
+    for side in (0, 1):
+        others = x[sampled[sides[sampled] != side]]
+        mine = np.flatnonzero(sides == side)
+        for some in np.array_split(mine, 9):
+            squared[some] = ((x[some][:, None] - others[None]) ** 2).sum(axis=2).min(axis=1)
+    dropped = int(0.0213 * num_rows)  # 42.6, 191.7
+    kept = np.lexsort((ids, squared))[: num_rows - dropped]
+    expected = by_hand(ids[kept], x[kept], known, 60)
+    for num_slices in (1, 4):
+        rows = cut(ids, features={"embeds": x}, num_slices=num_slices, seed=2)
+        held = labelled([30_000], {"embeds": known})
+        picks = KCenter(outliers=0.0213, precision="float").select(rows, held, 60, KEYS)
+        assert picks.ids.tolist() == expected.tolist()
+        assert f"{dropped} outlying rows left out" in picks.note
 
 
 def test_outliers_are_left_out():
