@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rayal.errors import ConfigError
 from rayal.ranking import Cut, exact_cut, inside, order_key, rows_inside
 from rayal.selectors.alike import Carried
 from rayal.selectors.limits import Limits
@@ -24,7 +23,7 @@ from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.price import Price, find_price, rows_of, worths_of
 from rayal.selectors.quotas import Quotas, places
 from rayal.selectors.room import Gate, Room
-from rayal.selectors.survey import group_sizes, open_room
+from rayal.selectors.survey import open_room
 from rayal.types import Candidates, Float64s, Ids, Picks, Slice
 
 _SPARE = 1.25  # rows of a stretch for one that is wanted
@@ -80,7 +79,7 @@ def best_within(candidates: Candidates, labelled: Candidates, budget: int, limit
         room.only_least = False
     walk.run()
     taken = sorted(walk.taken, key=lambda row: (-row.worth, row.sample_id))
-    note = _note(walk, budget)
+    note = _note(walk)
     return to_picks(_picked(taken, room, price), note)
 
 
@@ -243,13 +242,13 @@ def _picked(taken: Sequence[Taken], room: Room, price: Price) -> list[Picked]:
     return picked
 
 
-def _note(walk: _Walk, budget: int) -> str:
+def _note(walk: _Walk) -> str:
     """Gives what limits came to.
 
     Raises:
-        ConfigError: `strict`, and quotas leave less room than there are rows to pick.
+        ConfigError: `strict`, and a group gave less than it must, or quotas allow no more rows.
     """
-    room, limits, num_picked = walk.room, walk.limits, len(walk.taken)
+    room, limits = walk.room, walk.limits
     notes = [*room.notes, *room.full(), *room.unmet()]
     if limits.cost is not None:
         unit = limits.steps_a_unit
@@ -261,16 +260,4 @@ def _note(walk: _Walk, budget: int) -> str:
             f"left out {room.num_like_labelled} rows like labelled ones and "
             f"{room.num_like_taken} like picked ones"
         )
-    if num_picked < budget:
-        found = f"{num_picked} of {budget} rows: no further row is within the limits"
-        if limits.group is not None and limits.strict:
-            codes, sizes = group_sizes(walk.candidates, limits, walk.step)
-            space = int(np.minimum(sizes, room.quotas.of(codes)[0]).sum())
-            if num_picked >= space:
-                raise ConfigError(
-                    f"limits on {limits.group} leave room for {space} rows, and {budget} are to be "
-                    "picked; raise quotas, lower the budget, keep more candidates "
-                    "(strategy.num_candidates), or take what fits with limits.strict=false"
-                )
-        notes.append(found)
-    return "; ".join(notes)
+    return "; ".join([*notes, *room.short(len(walk.taken))])

@@ -152,7 +152,7 @@ class Coverage:
                 )
                 for rank, one in enumerate(chosen, start=1)
             ],
-            f"{note}; {what}; {greedy.trace.note()}{limits_note(room, len(chosen), budget)}",
+            f"{note}; {what}; {greedy.trace.note()}{limits_note(room, len(chosen))}",
         )
 
     def _length(self, space: Any, some: Payload) -> float:

@@ -58,7 +58,7 @@ def draw_batch(
     if not labelled.num_rows:
         answers = [one for one in engine.ask(first, space, first_stream) if one is not None]
         if not answers:  # limits leave nothing to pick
-            return to_picks([], limits_note(room, 0, budget).lstrip("; "))
+            return to_picks([], limits_note(room, 0).lstrip("; "))
         begun = max(answers, key=lambda one: (one.precedence, -one.drawn.sample_id)).drawn
         num_rows = sum(one.num_rows for one in answers)
         begun = begun._replace(chance=1.0 / num_rows if num_rows else math.nan)
@@ -78,7 +78,7 @@ def draw_batch(
         picked += _left_over(ids, scores, len(picked) + 1, budget, what)
     one = engine.counters
     said = f"{one.drawn} proposals, {one.refreshes} refreshes, {engine.evaluations:,} evaluations"
-    said += limits_note(room, len(picked), budget)
+    said += limits_note(room, len(picked))
     return to_picks(picked, f"{note}; {said}" if note else said)
 
 

@@ -103,7 +103,7 @@ class Farthest:
             answers = greedy.ask(from_middle, space, place, self.start)
             there = [one for one in answers if one is not None]
             if not there:  # limits leave nothing to pick
-                return to_picks([], note + limits_note(room, 0, budget))
+                return to_picks([], note + limits_note(room, 0))
             centers = [_first(there)]
             journal.add(picks=centers)
             greedy.tell(payload_of(greedy, space, [centers[0].sample_id]))
@@ -111,7 +111,7 @@ class Farthest:
         greedy.num_before = len(centers)
         centers += greedy.pick(budget - len(centers), lambda new: journal.add(picks=new))
         known_ids = np.concatenate([np.empty(0, np.int64), *known])
-        note = f"{note}; {greedy.trace.note()}{limits_note(room, len(centers), budget)}"
+        note = f"{note}; {greedy.trace.note()}{limits_note(room, len(centers))}"
         return self.to_picks(centers, known_ids, space.units, note)
 
     def to_picks(

@@ -41,7 +41,8 @@ class Limits:
     none if a labelled or pending row has that value. `near`: the same where the cosine of two rows'
     `feature` is above this. A row without length is near nothing.
 
-    `strict`: quotas that cannot be met, or that name a group which no row has, labelled ones
+    `strict`: quotas that cannot be met, that allow fewer rows than are to be picked (where money
+    does not end the batch before them), or that name a group which no row has, labelled ones
     included, are an error, else the batch's note says so.
 
     A selector judges rows by the room that is left (`rayal.selectors.room`); 8 bytes a row for the

@@ -125,7 +125,7 @@ class LogDet:
                 )
                 for rank, one in enumerate(spanned, start=1)
             ],
-            f"float64; {greedy.trace.note()}{limits_note(room, len(spanned), budget)}",
+            f"float64; {greedy.trace.note()}{limits_note(room, len(spanned))}",
         )
 
     def _check_range(self, ridge: float, largest: float) -> None:

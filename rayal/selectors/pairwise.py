@@ -142,7 +142,7 @@ class Pairwise:
                 )
                 for rank, one in enumerate(gained, start=1)
             ],
-            f"{note}; {greedy.trace.note()}{limits_note(room, len(gained), budget)}",
+            f"{note}; {greedy.trace.note()}{limits_note(room, len(gained))}",
         )
 
 

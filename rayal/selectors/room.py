@@ -64,7 +64,7 @@ class Room:
         labelled_step: int = 0,
     ) -> None:
         self.limits, self.quotas, self.names = limits, quotas, names
-        self.left = self.budget = budget
+        self.left = self.budget = self.space = budget  # space: rows that the groups' quotas allow
         self.money = limits.most_steps
         self.counts: dict[int, int] = {}
         self.num_like_labelled = self.num_like_taken = 0
@@ -253,6 +253,22 @@ class Room:
                 "it, or take what there is with limits.strict=false"
             )
         return [f"least is not met: {said}"]
+
+    def short(self, num_picked: int) -> list[str]:
+        """Gives what to say of fewer rows than the budget.
+
+        Raises:
+            ConfigError: `strict`, and the groups' quotas allow no more.
+        """
+        if num_picked >= self.budget:
+            return []
+        if self.limits.strict and num_picked >= self.space:
+            raise ConfigError(
+                f"limits on {self.limits.group} leave room for {self.space} rows, and "
+                f"{self.budget} are to be picked; raise quotas, lower the budget, keep more "
+                "candidates (strategy.num_candidates), or take what fits with limits.strict=false"
+            )
+        return [f"limits left {num_picked} of {self.budget} rows to pick"]
 
 
 class _Judged:

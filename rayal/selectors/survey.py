@@ -34,6 +34,7 @@ class Survey(NamedTuple):
     sizes: Int64s
     texts: np.ndarray
     widths: tuple[int, ...]  # of the features that are compared
+    is_enough: bool  # its groups alone leave room for the budget, and nobody need count them
 
 
 def open_room(
@@ -42,17 +43,20 @@ def open_room(
     """Gives the room of an empty batch. Asks both sides once, at `step`; when it is asked about
     duplicates it asks labelled rows from `step` + 1 on.
 
-    O(M D) where features are compared, else O(M). Where bounds hang on the sizes of groups, 48
-    bytes a group and slice travel.
+    O(M D) where features are compared, O(M log M) where groups are counted, else O(M). Where bounds
+    hang on the sizes of groups, 48 bytes a group and slice travel; where `strict` alone asks for
+    them, of a slice whose groups leave no room for the budget.
 
     Raises:
         ScoringError: a cost is negative or not finite, a group no whole number, or a compared
             feature not finite or of several widths.
-        ConfigError: `strict`, and groups cannot give what they must, or are named and not there.
+        ConfigError: `strict`, and groups cannot give what they must, are named and not there, or
+            leave room for fewer rows than are to be picked.
     """
-    answers = candidates.each(survey, step, limits, True)
+    budget = min(budget, candidates.num_rows)
+    answers = candidates.each(survey, step, limits, budget)
     asks_labelled = limits.compared or (limits.named and not limits.is_of_predictions)
-    told = labelled.each(survey, step, limits, False) if asks_labelled else []
+    told = labelled.each(survey, step, limits, None) if asks_labelled else []
     _refuse(limits, [*answers, *told])
     there = [one for one in answers if len(one.codes)]
     codes, at = np.unique(_joined([one.codes for one in there]), return_inverse=True)
@@ -62,40 +66,42 @@ def open_room(
     for one in there:
         texts = zip(one.codes.tolist(), one.texts.tolist(), strict=True)
         names.update({code: named(text) for code, text in texts if text})
-    budget = min(budget, candidates.num_rows)
     notes = _absent(limits, codes, _joined([one.codes for one in told]))
     quotas = _quotas(limits, codes, sizes, budget, names, notes)
     room = Room(limits, budget, quotas, names, labelled, step + 1)
     room.notes += notes
+    if _asks_space(limits) and not any(one.is_enough for one in answers):
+        room.space = int(np.minimum(sizes, quotas.of(codes)[0]).sum())
+    if limits.cost is None:  # money may end a batch before its quotas do, and that is no error
+        room.short(min(budget, room.space))
     return room
 
 
-def survey(part: Slice, step: int, limits: Limits, is_candidate: bool) -> Survey:
-    """Asks a slice what is wrong with its rows, and how many each group has."""
+def survey(part: Slice, step: int, limits: Limits, budget: int | None) -> Survey:
+    """Asks a slice what is wrong with its rows, and how many each group has, where the room for a
+    batch hangs on it. `budget`: of candidates; None: these are labelled rows."""
+    is_candidate = budget is not None
     problems = [_not_finite(part, name) for name in limits.compared]
     codes = sizes = np.empty(0, np.int64)
     texts = np.empty(0, "S1")
+    is_enough = False
     if is_candidate and len(part):
         problems += [_no_score(part), _no_cost(part, limits), _no_group(part, limits)]
-    if len(part) and (is_candidate or not limits.is_of_predictions) and limits.counts_groups:
+    asks = limits.counts_groups or (is_candidate and _asks_space(limits))
+    if len(part) and (is_candidate or not limits.is_of_predictions) and asks:
         codes, first, sizes = np.unique(limits.groups(part), return_index=True, return_counts=True)
+        if budget is not None and not limits.counts_groups:
+            is_enough = int(np.minimum(sizes, limits.quota or 0).sum()) >= budget
+        if is_enough:
+            codes, first, sizes = codes[:0], first[:0], sizes[:0]
         texts = limits.texts(part, first)
     widths = tuple(part.feature(name)[:1].size if len(part) else 0 for name in limits.compared)
-    return Survey(tuple(one for one in problems if one), codes, sizes, texts, widths)
+    return Survey(tuple(one for one in problems if one), codes, sizes, texts, widths, is_enough)
 
 
-def group_sizes(candidates: Candidates, limits: Limits, step: int) -> tuple[Ids, Int64s]:
-    """Gives the groups of all slices, ascending, and how many rows each has."""
-    answers = candidates.each(_sizes, step, limits)
-    codes, at = np.unique(_joined([codes for codes, _ in answers]), return_inverse=True)
-    sizes = np.zeros(len(codes), np.int64)
-    np.add.at(sizes, at, _joined([sizes for _, sizes in answers]))
-    return codes, sizes
-
-
-def _sizes(part: Slice, step: int, limits: Limits) -> tuple[Ids, Int64s]:
-    codes, sizes = np.unique(limits.groups(part), return_counts=True)
-    return codes, sizes
+def _asks_space(limits: Limits) -> bool:
+    """Whether it matters how many rows the groups' quotas allow."""
+    return limits.group is not None and limits.strict
 
 
 def _not_finite(part: Slice, name: str) -> Problem | None:

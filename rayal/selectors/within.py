@@ -208,18 +208,15 @@ def retake(greedy: Any, room: Room | None, picked: Sequence[int], tell_all: bool
         greedy.tell(Told(None, room.gate, np.empty(0, np.int64)))
 
 
-def limits_note(room: Room | None, num_picked: int, budget: int) -> str:
+def limits_note(room: Room | None, num_picked: int) -> str:
     """Gives what to say of the limits: what they kept back, and what they could not keep.
 
     Raises:
-        ConfigError: `strict`, and a group gave less than it must.
+        ConfigError: `strict`, and a group gave less than it must, or quotas allow no more rows.
     """
     if room is None:
         return ""
-    said = [*room.notes, *room.full(), *room.unmet()]
-    if num_picked < budget:
-        said.append(f"limits left {num_picked} of {budget} rows to pick")
-    return "; ".join(["", *said])
+    return "; ".join(["", *room.notes, *room.full(), *room.unmet(), *room.short(num_picked)])
 
 
 def _carried(part: Slice, step: int, limits: Limits, ids: Ids) -> tuple[Ids, Carried]:

@@ -117,7 +117,7 @@ def test_a_column_of_text_is_never_picked_twice(num_slices):
     wanted = plain(np.arange(300), scores, at, 100, lambda x, y: x == y, range(5))
     assert picks.ids.tolist() == wanted
     assert len(picks.ids) == 35
-    assert picks.note.endswith("35 of 100 rows: no further row is within the limits")
+    assert picks.note.endswith("limits left 35 of 100 rows to pick")
 
 
 def test_zeros_of_either_sign_are_equal_and_numbers_of_one_column_are_compared():

@@ -255,7 +255,7 @@ def test_no_row_that_can_be_paid_is_an_empty_batch_that_says_so():
     limits = Limits(cost="cost", max_cost=5)
     picks = pick(limits, np.arange(3), np.ones(3), {"cost": np.array([6, 7, 8])}, 2, 2)
     assert len(picks.ids) == 0
-    assert "0 of 2 rows: no further row is within the limits" in picks.note
+    assert "limits left 0 of 2 rows to pick" in picks.note
     free = pick(Limits(cost="cost", max_cost=0), np.arange(3), np.ones(3), {"cost": FREE}, 3)
     assert free.ids.tolist() == [0, 2]
 

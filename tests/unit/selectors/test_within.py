@@ -14,6 +14,8 @@ from rayal.selectors.kmeans_pp import KMeansPP
 from rayal.selectors.limits import Limits
 from rayal.selectors.log_det import LogDet
 from rayal.selectors.pairwise import Pairwise
+from rayal.selectors.survey import survey
+from rayal.selectors.top_k import TopK
 from rayal.types import tags_of
 
 KEYS = Keys(0, 1)
@@ -70,7 +72,7 @@ def k_center_by_hand(world, budget, quota=None, max_cost=None, near=None):
 
 
 LIMITS = [
-    ({"quota": 20}, Limits(group="group", quota=20)),
+    ({"quota": 20}, Limits(group="group", quota=20, strict=False)),
     ({"max_cost": 130}, Limits(cost="cost", max_cost=130)),
     ({"near": 0.9}, Limits(near=0.9)),
     (
@@ -151,6 +153,50 @@ def test_quotas_that_cannot_be_met_are_said():
     limits = Limits(group="group", least={9: 5})
     with pytest.raises(ConfigError, match="limits"):
         KCenter(limits=limits).select(*world.sides(2), 60, KEYS)
-    few = KCenter(limits=Limits(group="group", quota=2)).select(*world.sides(2), 60, KEYS)
-    assert len(few.ids) == 8
-    assert "limits left 8 of 60 rows to pick" in few.note
+
+
+@pytest.mark.parametrize("method", [*METHODS, TopK])
+@pytest.mark.parametrize("num_slices", [1, 4])
+@pytest.mark.parametrize(
+    ("bounds", "num_rows"),
+    [({"quota": 2}, 8), ({"quotas": {0: 3, 1: 0}, "quota": 4}, 11), ({"shares": {0: 1}}, None)],
+    ids=str,
+)
+def test_quotas_that_allow_too_few_rows_are_an_error_of_every_method(
+    method, num_slices, bounds, num_rows, tmp_path
+):
+    world = World(7)
+    num_rows = num_rows or int((world.group[: world.n] == 0).sum())
+    rows, known = world.sides(num_slices)
+    rows.journal = Journal(tmp_path / "picks.jsonl")
+    said = f"limits on group leave room for {num_rows} rows, and {num_rows + 1} are to be picked"
+    with pytest.raises(ConfigError, match=said):
+        method(limits=Limits(group="group", **bounds)).select(rows, known, num_rows + 1, KEYS)
+    assert not rows.journal.path.exists()  # it is known before a row is picked
+    full = method(limits=Limits(group="group", **bounds))
+    assert len(full.select(*world.sides(num_slices), num_rows, KEYS).ids) == num_rows
+    loose = method(limits=Limits(group="group", strict=False, **bounds))
+    few = loose.select(*world.sides(num_slices), num_rows + 1, KEYS)
+    assert len(few.ids) == num_rows
+    assert f"limits left {num_rows} of {num_rows + 1} rows to pick" in few.note
+
+
+@pytest.mark.parametrize("method", [*METHODS, TopK])
+def test_money_that_ends_before_the_quotas_do_is_no_error(method):
+    world = World(7)
+    poor = method(limits=Limits(group="group", quota=12, cost="cost", max_cost=60))
+    picks = poor.select(*world.sides(2), 60, KEYS)
+    assert f"limits left {len(picks.ids)} of 60 rows to pick" in picks.note
+    rich = method(limits=Limits(group="group", quota=12, cost="cost", max_cost=6_000))
+    with pytest.raises(ConfigError, match="leave room for 48 rows, and 60 are to be picked"):
+        rich.select(*world.sides(2), 60, KEYS)
+
+
+def test_groups_travel_only_where_a_slice_leaves_no_room_for_the_budget():
+    world = World(7)
+    part = world.sides()[0].parts[0]
+    limits = Limits(group="group", quota=12)
+    assert survey(part, 0, limits, 49).sizes.sum() == world.n
+    assert survey(part, 0, limits, 48).is_enough
+    assert not len(survey(part, 0, limits, 48).codes)
+    assert not len(survey(part, 0, limits, None).codes)
