@@ -99,7 +99,8 @@ class Loop:
         preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
         preflight.check_labeler(pool, labeler)
         preflight.check_stopping(pool, stopping, test_labels is not None or test_budget > 0)
-        self.strategy, self.cold_start = strategy.for_kind(kind), cold_start.for_kind(kind)
+        self.strategy = strategy.for_kind(kind, self.vocabulary.classes)
+        self.cold_start = cold_start.for_kind(kind, self.vocabulary.classes)
         preflight.check_strategies(pool, self.strategy, self.cold_start, budget)
 
     # ----------------------------------------------------------------------------- the rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
@@ -50,18 +51,20 @@ class Strategy:
                 "of the pool), or leave it null to select among all rows"
             )
 
-    def for_kind(self, kind: Kind) -> Strategy:
-        """Gives the strategy for labels of this kind.
+    def for_kind(self, kind: Kind, classes: Sequence[str | int] = ()) -> Strategy:
+        """Gives the strategy for labels of this kind, of these classes where they are known.
 
         A scorer, a selector, a restriction, or a part inside one may name in `kinds` the labels
-        that it is for, and have a field `multilabel`, which the kind fills in. Parts with neither
-        stay as they are.
+        that it is for, and have a field `multilabel`, which the kind fills in, or `classes`, which
+        is what they are called, in the order of the probabilities. Other parts stay as they are.
 
         Raises:
-            ConfigError: a part is for labels of another kind, or its `multilabel` is at odds.
+            ConfigError: a part is for labels of another kind or of other classes, or its
+                `multilabel` is at odds.
         """
         parts = {"selector": self.selector, "scorer": self.scorer, "restriction": self.restriction}
-        return replace(self, **{name: _told(part, kind) for name, part in parts.items()})
+        told = {name: _told(part, kind, tuple(classes)) for name, part in parts.items()}
+        return replace(self, **told)
 
     def with_chances(self, picks: Picks, num_rows: int) -> Picks:
         """Gives the picks with the probability that each had, where the strategy is a uniform draw
@@ -121,13 +124,14 @@ class Strategy:
         return max(_CANDIDATES_A_PICK * budget, _LEAST_CANDIDATES)
 
 
-def _told(part: Any, kind: Kind) -> Any:
-    """Gives the part with every `multilabel` in it filled in; the same object where there is none.
+def _told(part: Any, kind: Kind, classes: tuple[str | int, ...]) -> Any:
+    """Gives the part with every `multilabel`, and `classes` that are None, in it filled in; the
+    same object where there is none.
 
     A user's part may hold others in a field or in a list of them.
     """
     if type(part) in (list, tuple):
-        told = [_told(one, kind) for one in part]
+        told = [_told(one, kind, classes) for one in part]
         is_same = all(one is other for one, other in zip(told, part, strict=True))
         return part if is_same else type(part)(told)
     kinds = getattr(part, "kinds", None)
@@ -144,9 +148,13 @@ def _told(part: Any, kind: Kind) -> Any:
         if not field.init:
             continue
         value = getattr(part, field.name)
-        new = (
-            _is_multilabel(part, value, kind) if field.name == "multilabel" else _told(value, kind)
-        )
+        new: Any
+        if field.name == "multilabel":
+            new = _is_multilabel(part, value, kind)
+        elif field.name == "classes" and value is None:
+            new = classes or None
+        else:
+            new = _told(value, kind, classes)
         if new is not value:
             changed[field.name] = new
     return replace(part, **changed) if changed else part

@@ -155,11 +155,6 @@ def _encoded(
         classes = range(_num_classes(known, num_classes))  # labels are places among them
         known = [_places(label) for label in known]
     words = () if classes is None or kind == "number" else tuple(classes)
-    if num_classes is not None and words and len(words) != num_classes:
-        raise ConfigError(
-            f"there are {len(words)} classes, and probabilities of {num_classes}; give the classes "
-            "in the order of the probabilities"
-        )
     wide = (len(words),) if kind == "multilabel" else ()
     encoded = np.full((len(labels), *wide), np.nan)
     try:

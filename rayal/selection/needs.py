@@ -9,7 +9,7 @@ from rayal.errors import NeedsError, PoolError
 from rayal.selection.columns import Column, Columns
 from rayal.selection.predictor import GivenScore, with_given_score
 from rayal.strategy import Strategy
-from rayal.types import Needs, Scorer, source_of
+from rayal.types import Kind, Needs, Scorer, source_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Plan:
                     f"{column.name} as numbers or lists of numbers; compute it as such, or name "
                     "another column"
                 )
+
+    def with_classes(self, kind: Kind, classes: Sequence[str | int]) -> Plan:
+        """Gives the plan with parts that know what the classes are called."""
+        strategy = self.strategy.for_kind(kind, classes)
+        return replace(self, strategy=strategy, scorer=strategy.scorer or self.scorer)
 
     @property
     def sources(self) -> dict[str, str]:

@@ -97,13 +97,15 @@ class Selection:
         with _temporary(kept, scratch) as folder, explained(kept or folder):
             rows = self._rows(given, plan, folder, kept is not None)
             plan.check_columns(rows.columns)
+            num_classes = _num_classes(rows.columns)
+            plan = plan.with_classes(self.kind, self._class_names(num_classes))
             known = read_labelled(
                 labelled,
                 self.columns,
                 [source for _, source in plan.wanted],
                 self.kind,
                 self.classes,
-                _num_classes(rows.columns),
+                num_classes,
             )
             pool = rows.pool
             with reporter.phase("read ids", pool.num_rows) as bar:
@@ -142,6 +144,19 @@ class Selection:
         names = list(dict.fromkeys((id_column, *(source for _, source in plan.wanted))))
         files, columns = stage(given.read(names), plan.wanted, id_column, folder, is_kept)
         return _Rows(files, columns, "sample_id", is_staged=True)
+
+    def _class_names(self, num_classes: int | None) -> Sequence[str | int]:
+        """Gives what the classes are called; where nobody says so their places."""
+        if self.kind == "number":
+            return ()
+        if self.classes is None:
+            return range(num_classes or 0)
+        if num_classes is not None and len(self.classes) != num_classes:
+            raise ConfigError(
+                f"there are {len(self.classes)} classes, and probabilities of {num_classes}; give "
+                "the classes in the order of the probabilities"
+            )
+        return self.classes
 
     def _check_budget(self, num_rows: int, num_labelled: int) -> None:
         if self.budget > num_rows - num_labelled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayal.errors import ConfigError
@@ -50,6 +50,33 @@ def check_limits(limits: Limits) -> None:
             "limits says nothing, expected group, cost, duplicates or near; leave limits out "
             "where there are none"
         )
+    if limits.classes is not None:
+        check_classes(limits)
+
+
+def check_classes(limits: Limits) -> None:
+    """Refuses groups that are no class, where rows are grouped by class.
+
+    Raises:
+        ConfigError: `strict`, and there is one.
+    """
+    wrong = limits.no_classes
+    if not wrong or not limits.strict:
+        return
+    known = "classes are numbered from 0 on, in the order of the probabilities"
+    if limits.classes is not None:
+        known = f"the classes are {listed(limits.classes)}"
+    raise ConfigError(
+        f"limits name groups that are no class: {listed(wrong)}; {known}: correct them in limits, "
+        "say what classes are called (classes of rayal select, vocabulary.classes of rayal run), "
+        "or take what there is with limits.strict=false"
+    )
+
+
+def listed(groups: Sequence[int | str]) -> str:
+    """Gives some groups to read."""
+    more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+    return ", ".join(map(str, groups[:5])) + more
 
 
 def _check_group(limits: Limits) -> None:

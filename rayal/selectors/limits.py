@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rayal.columns import TAG_BYTES
+from rayal.columns import TAG_BYTES, tag_of
 from rayal.errors import ScoringError
 from rayal.selectors.alike import Carried, digests_of, flat
 from rayal.selectors.limit_arguments import check_limits
@@ -41,6 +41,9 @@ class Limits:
     none if a labelled or pending row has that value. `near`: the same where the cosine of two rows'
     `feature` is above this. A row without length is near nothing.
 
+    `classes`: what the classes are called, in the order of the probabilities (rayal says so where
+    it is known). Groups by 'predicted_class' have these names; without them, places from 0 on.
+
     `strict`: quotas that cannot be met, that allow fewer rows than are to be picked (where money
     does not end the batch before them), or that name a group which no row has, labelled ones
     included, are an error, else the batch's note says so.
@@ -68,6 +71,7 @@ class Limits:
     near: float | None = None
     feature: str = "embeds"
     strict: bool = True
+    classes: tuple[str | int, ...] | None = None  # None: as the labels are, see Strategy.for_kind
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -88,6 +92,25 @@ class Limits:
     def named(self) -> tuple[Group, ...]:
         """All groups that bounds name, each once."""
         return tuple(dict.fromkeys((*self.most_named, *self.least_named, *(self.shares or {}))))
+
+    @property
+    def codes(self) -> dict[Group, int]:
+        """What stands in the slices for each group that bounds name."""
+        if self.classes is None or not self.is_of_predictions:
+            return {group: tag_of(group) for group in self.named}
+        # By text: a configuration reads 1 where a class is called '1'.
+        places = {str(name): place for place, name in enumerate(self.classes)}
+        return {group: places.get(str(group), tag_of(str(group))) for group in self.named}
+
+    @property
+    def no_classes(self) -> list[Group]:
+        """Groups that bounds name and that are no class, where rows are grouped by class."""
+        if not self.is_of_predictions:
+            return []
+        if self.classes is None:
+            return [group for group in self.named if isinstance(group, str) or group < 0]
+        known = set(map(str, self.classes))
+        return [group for group in self.named if str(group) not in known]
 
     @property
     def is_of_predictions(self) -> bool:

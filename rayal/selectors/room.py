@@ -223,11 +223,8 @@ class Room:
         limits = self.limits
         if limits.quota is None and limits.quotas is None:
             return []
-        full = [
-            code
-            for code, given in sorted(self.counts.items())
-            if given >= self._most.get(code, self.quotas.others)
-        ]
+        most = {code: self._most.get(code, self.quotas.others) for code in sorted(self.counts)}
+        full = [code for code in most if self.counts[code] >= most[code] < self.budget]
         names = ", ".join(self.name(code) for code in full[:_NAMED])
         more = ", ..." if len(full) > _NAMED else ""
         return [f"{len(full)} groups met their quota ({names}{more})"] if full else []

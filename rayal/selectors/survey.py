@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from rayal.columns import tag_of
 from rayal.errors import ConfigError, ScoringError
 from rayal.selectors.alike import flat
+from rayal.selectors.limit_arguments import check_classes, listed
 from rayal.selectors.limits import Limits, one_a_row
 from rayal.selectors.quotas import Int64s, Quotas, balanced, in_shares
 from rayal.selectors.room import Room, named
@@ -50,8 +49,8 @@ def open_room(
     Raises:
         ScoringError: a cost is negative or not finite, a group no whole number, or a compared
             feature not finite or of several widths.
-        ConfigError: `strict`, and groups cannot give what they must, are named and not there, or
-            leave room for fewer rows than are to be picked.
+        ConfigError: `strict`, and groups cannot give what they must, are named and not there or no
+            class, or leave room for fewer rows than are to be picked.
     """
     budget = min(budget, candidates.num_rows)
     answers = candidates.each(survey, step, limits, budget)
@@ -62,7 +61,10 @@ def open_room(
     codes, at = np.unique(_joined([one.codes for one in there]), return_inverse=True)
     sizes = np.zeros(len(codes), np.int64)
     np.add.at(sizes, at, _joined([one.sizes for one in there]))
-    names = {tag_of(group): str(group) for group in limits.named}
+    check_classes(limits)
+    names = {code: str(group) for group, code in limits.codes.items()}
+    if limits.is_of_predictions:
+        names.update(enumerate(map(str, limits.classes or ())))
     for one in there:
         texts = zip(one.codes.tolist(), one.texts.tolist(), strict=True)
         names.update({code: named(text) for code, text in texts if text})
@@ -172,22 +174,17 @@ def _absent(limits: Limits, codes: Ids, known: Ids) -> list[str]:
     Raises:
         ConfigError: `strict`, and there is one; those that `least` asks for are told elsewhere.
     """
-    told = (group for group, least in limits.least_named.items() if least)
-    there = {*codes.tolist(), *map(tag_of, told)}
-    absent = [group for group in limits.named if tag_of(group) not in there]
-    may_come = {*known.tolist()}
-    nowhere = [one for one in absent if tag_of(one) not in may_come]
+    code_of, may_come = limits.codes, {*known.tolist()}
+    told = (code_of[group] for group, least in limits.least_named.items() if least)
+    there = {*codes.tolist(), *told}
+    absent = [group for group, code in code_of.items() if code not in there]
+    nowhere = [group for group in absent if code_of[group] not in may_come]
     if nowhere and limits.strict and not limits.is_of_predictions:
         raise ConfigError(
-            f"limits name groups that no row has: {_listed(nowhere)}; correct their names in "
+            f"limits name groups that no row has: {listed(nowhere)}; correct their names in "
             "limits, leave them out, or take what there is with limits.strict=false"
         )
-    return [f"limits name groups that no candidate has: {_listed(absent)}"] if absent else []
-
-
-def _listed(groups: Sequence[int | str]) -> str:
-    more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
-    return ", ".join(map(str, groups[:5])) + more
+    return [f"limits name groups that no candidate has: {listed(absent)}"] if absent else []
 
 
 def _quotas(
@@ -204,17 +201,17 @@ def _quotas(
         most = balanced(sizes, budget)
         notes += _scant("balance", codes, sizes, most, names)
         return Quotas(codes, most, none, 0)
-    size_of = dict(zip(codes.tolist(), sizes.tolist(), strict=True))
+    code_of, size_of = limits.codes, dict(zip(codes.tolist(), sizes.tolist(), strict=True))
     if limits.shares is not None:
-        shares = {tag_of(group): share for group, share in limits.shares.items()}
+        shares = {code_of[group]: share for group, share in limits.shares.items()}
         codes = np.array(sorted(shares), np.int64)
         sizes = np.array([size_of.get(code, 0) for code in codes.tolist()], np.int64)
         most = in_shares(sizes, np.array([shares[code] for code in codes.tolist()]), budget)
         notes += _scant("shares", codes, sizes, most, names)
         return Quotas(codes, most, np.zeros(len(codes), np.int64), 0)
     others = budget if limits.quota is None else limits.quota
-    named_most = {tag_of(group): most for group, most in limits.most_named.items()}
-    least = {tag_of(group): count for group, count in limits.least_named.items()}
+    named_most = {code_of[group]: most for group, most in limits.most_named.items()}
+    least = {code_of[group]: count for group, count in limits.least_named.items()}
     if isinstance(limits.least, int):
         least = dict.fromkeys(codes.tolist(), limits.least)
     least = _within(limits, least, size_of, budget, names, notes)

@@ -316,6 +316,28 @@ def test_groups_may_be_words_and_costs_decimals(tmp_path: Path) -> None:
     assert found["sample_id"].to_pylist() == picked
 
 
+def test_quotas_of_predicted_classes_go_by_names_or_by_places() -> None:
+    words = ["ant", "bee", "cat", "dog"]
+    arrays = only(ARRAYS, "probs")
+    asked = {"strategy": "margin_balanced", "budget": BUDGET, "balance": False}
+    by_place = rayal.select(arrays, quotas={0: 2, 3: 0}, **asked)
+    by_name = rayal.select(arrays, quotas={"ant": 2, "dog": 0}, classes=words, **asked)
+    assert by_name["sample_id"].equals(by_place["sample_id"])
+    likeliest = dict(zip(IDS.tolist(), arrays["probs"].argmax(axis=1).tolist(), strict=True))
+    counts = collections.Counter(likeliest[i] for i in by_name["sample_id"].to_pylist())
+    assert (counts[0], counts[3]) == (2, 0)
+    for wrong, classes, said in (
+        ({"ant": 2}, None, "no class: ant; the classes are 0, 1, 2, 3: correct them"),
+        ({4: 2}, None, "no class: 4; the classes are 0, 1, 2, 3:"),
+        ({"cow": 2, "ant": 1, "pig": 0}, words, "no class: cow, pig; the classes are ant, bee, ca"),
+        ({"ant": 2}, words[:3], "there are 3 classes, and probabilities of 4; give the classes"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            rayal.select(arrays, quotas=wrong, classes=classes, **asked)
+    loose = rayal.select(arrays, quotas={"ant": 2, "cow": 0}, classes=words, strict=False, **asked)
+    assert b"limits name groups that no candidate has: cow" in loose.schema.metadata[b"rayal.note"]
+
+
 # ---------------------------------------------------------------------------------- labelled rows
 
 

@@ -101,6 +101,21 @@ def test_predicted_classes_take_eight_bytes_a_row(stage, tmp_path):
     assert sorted(counts.values()) == [10, 10, 10]
 
 
+def test_quotas_of_predicted_classes_go_by_the_names_of_labels(stage, tmp_path):
+    by_name = ("strategy=margin_balanced", f"{LIMITS}.balance=false")
+    quotas = f"{LIMITS}.quotas={{ant: 3, cat: 20}}"
+    done, picks, _ = select(stage, tmp_path, *by_name, quotas)
+    classes = {
+        int(i): ("ant", "bee", "cat")[int(c)]
+        for one in done.candidates.slices
+        for i, c in zip(one.ids, one.feature(PREDICTED_CLASS), strict=True)
+    }
+    assert Counter(classes[int(i)] for i in picks.ids)["ant"] == 3
+    assert "groups met their quota (ant" in picks.note
+    with pytest.raises(ConfigError, match="no class: cow; the classes are ant, bee, cat: correct"):
+        loop_of(*stage.overrides, *by_name, f"{LIMITS}.quotas={{ant: 3, cow: 20}}")
+
+
 def test_columns_that_limits_cannot_read_are_refused(stage, tmp_path):
     with pytest.raises(ConfigError, match=r"'continent' is neither an output .* nor a column"):
         loop_of(*stage.overrides, "strategy=margin_balanced", f"{LIMITS}.group=continent")

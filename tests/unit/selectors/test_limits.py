@@ -371,6 +371,54 @@ def test_groups_that_are_used_up_or_not_predicted_now_are_no_error():
     assert TopK(limits).select(rows, none_labelled(probs=probs), 2, KEYS).ids.tolist() == [4, 3]
 
 
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_predicted_classes_go_by_their_names(num_slices):
+    rng = np.random.default_rng(4)
+    features = {PREDICTED_CLASS: rng.integers(0, 4, 90)}
+    by_place = Limits(group=PREDICTED_CLASS, quotas={0: 3, 2: 0}, least={3: 12}, quota=20)
+    by_name = Limits(
+        group=PREDICTED_CLASS, quotas={"cat": 3, "ant": 0}, least={"dog": 12}, quota=20,
+        classes=("cat", "bee", "ant", "dog"),
+    )  # fmt: skip
+    world = np.arange(90), rng.random(90), features, 30, num_slices, 1
+    picks, same = pick(by_name, *world), pick(by_place, *world)
+    assert picks.ids.tolist() == same.ids.tolist()
+    counts = np.bincount(features[PREDICTED_CLASS][picks.ids], minlength=4)
+    assert (counts[0], counts[2]) == (3, 0)
+    assert counts[3] >= 12
+    assert "1 groups met their quota (cat)" in picks.note
+    assert any(one.endswith(" of at least 12 of group dog") for one in picks.reasons)
+    assert any(one.endswith(" of at most 20 of group bee") for one in picks.reasons)
+    shares = Limits(group=PREDICTED_CLASS, shares={"bee": 2, "cat": 1}, classes=by_name.classes)
+    counts = np.bincount(features[PREDICTED_CLASS][pick(shares, *world).ids], minlength=4)
+    assert counts.tolist() == [10, 20, 0, 0]
+
+
+@pytest.mark.parametrize("classes", [(5, 1, 3), ("5", "1", "3")])
+def test_classes_called_by_numbers_go_by_these_numbers(classes):
+    features = {PREDICTED_CLASS: np.array([0, 0, 1, 1, 2, 2])}
+    limits = Limits(group=PREDICTED_CLASS, quotas={1: 0, "5": 1}, classes=classes)
+    picks = pick(limits, np.arange(6), np.arange(6.0), features, 3)
+    assert picks.ids.tolist() == [5, 4, 1]
+    with pytest.raises(ConfigError, match="that are no class: 0; the classes are 5, 1, 3: correct"):
+        Limits(group=PREDICTED_CLASS, quotas={0: 1}, classes=classes)
+    loose = Limits(group=PREDICTED_CLASS, quotas={0: 0}, classes=classes, strict=False)
+    picks = pick(loose, np.arange(6), np.arange(6.0), features, 6)
+    assert len(picks.ids) == 6
+    assert picks.note == "limits name groups that no candidate has: 0"
+
+
+def test_names_of_classes_that_nobody_knows_are_refused():
+    features = {PREDICTED_CLASS: np.array([0, 0, 1])}
+    for bounds in ({"quotas": {"cat": 1}}, {"least": {"cat": 1}}, {"shares": {"cat": 1, 0: 1}}):
+        limits = Limits(group=PREDICTED_CLASS, **bounds)
+        with pytest.raises(ConfigError, match="no class: cat; classes are numbered from 0 on"):
+            pick(limits, np.arange(3), None, features, 2)
+    loose = Limits(group=PREDICTED_CLASS, quotas={"cat": 1}, strict=False)
+    note = pick(loose, np.arange(3), None, features, 2).note
+    assert note == "limits name groups that no candidate has: cat"
+
+
 def test_values_that_are_no_groups_are_refused():
     limits, ids = Limits(group="g", quota=1), np.array([40, 30, 20])
     with pytest.raises(ScoringError, match=r"'g' is no whole number in 2 rows .first sample_id 20"):

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rayal.scorers.softmax import Softmax
 from rayal.selectors.badge import Badge
 from rayal.selectors.gsy import GSy
 from rayal.selectors.k_center import KCenter
+from rayal.selectors.limits import Limits
 from rayal.selectors.top_k import TopK
 from rayal.strategy import Strategy
 from rayal.types import Picks
@@ -131,6 +132,16 @@ def test_parts_inside_parts_of_ones_own_are_told():
     )
     with pytest.raises(ConfigError, match="Margin is for labels of kind class or multilabel"):
         Strategy(TopK(), Mixture([Margin()])).for_kind("number")
+
+
+def test_the_names_of_classes_reach_every_part():
+    limits = Limits(group="predicted_class", quotas={"cat": 1})
+    told = Strategy(TopK(limits), Margin()).for_kind("class", ["cat", "dog"])
+    assert told.selector.limits == replace(limits, classes=("cat", "dog"))
+    assert told.for_kind("class", ["cat", "dog"]) == told
+    assert Strategy(TopK(limits)).for_kind("class").selector.limits == limits
+    with pytest.raises(ConfigError, match="no class: cat; the classes are ant, bee: "):
+        Strategy(TopK(limits)).for_kind("class", ["ant", "bee"])
 
 
 def test_only_a_uniform_draw_knows_its_chances() -> None:
