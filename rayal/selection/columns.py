@@ -18,12 +18,11 @@ from rayal.types import OUTPUTS, Ids
 _AS_THEY_ARE = ("i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")  # what torch has too
 _NUMBERS = (*OUTPUTS, "logits", "score", "cost")
 _NUMPYS = (torch.float16, torch.float32, torch.float64)
-_TOLD_APART = (
+_TEXTS = (
     pa.types.is_string,
     pa.types.is_large_string,
     pa.types.is_binary,
     pa.types.is_large_binary,
-    pa.types.is_temporal,
 )
 
 
@@ -56,6 +55,7 @@ class Column:
     source: str  # the user's name
     dtype: str  # "": no numbers, but values that can be told apart, such as text
     shape: tuple[int, ...]  # of one row's value
+    kind: pa.DataType | None = None  # of what is no number
 
     @property
     def row_bytes(self) -> int:
@@ -72,8 +72,8 @@ class Column:
             PoolError: there is no value in it, or one of no use.
         """
         kind = _plain(rows.column(source)).type
-        if name not in _NUMBERS and any(is_kind(kind) for is_kind in _TOLD_APART):
-            return cls(name, source, "", ())
+        if name not in _NUMBERS and (_is_text(kind) or pa.types.is_temporal(kind)):
+            return cls(name, source, "", (), kind)
         values = values_of(rows.slice(0, 1), source, None, ids, where)
         return cls(name, source, values.dtype.str, values.shape[1:])
 
@@ -85,8 +85,7 @@ class Column:
             PoolError, ScoringError: as `read`.
         """
         if not self.dtype:
-            array = _plain(rows.column(self.source))
-            _refuse_nulls(array, self.source, ids, [], where)
+            array = self._told_apart(rows, ids, where)
             return pa.field(self.name, array.type), array
         values = self.read(rows, ids, where)
         if not self.shape:
@@ -96,6 +95,19 @@ class Column:
         field = vector_field(self.name, values.dtype, width)
         flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         return field, pa.Array.from_buffers(field.type, len(values), [None, pa.py_buffer(flat)])
+
+    def _told_apart(self, rows: pa.RecordBatch, ids: Ids, where: str) -> pa.Array:
+        """Gives (N,) values without nulls, of one type in all files, so that equal values are equal
+        numbers or bytes; a date or time of another type is taken where that changes no value."""
+        array = _plain(rows.column(self.source))
+        _refuse_nulls(array, self.source, ids, [], where)
+        as_said = _of_kind(array, self.kind)
+        if as_said is None:
+            raise PoolError(
+                f"column '{self.source}' holds {array.type} in {where}, expected {self.kind} as in "
+                "the first file of the outputs; write one type"
+            )
+        return as_said
 
     def read(self, rows: pa.RecordBatch, ids: Ids, where: str) -> np.ndarray:
         """Gives (N, *shape) finite values, read-only; a number of another type is taken where that
@@ -218,6 +230,28 @@ def _refuse_nulls(column: pa.Array, name: str, ids: Ids, outer: list[int], where
             f"column '{name}' has no value at sample_id {ids[row]} in {where} (and "
             f"{column.null_count - 1} more are missing there); fill them in, or leave out the rows"
         )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in _TEXTS)
+
+
+def _of_kind(array: pa.Array, kind: pa.DataType | None) -> pa.Array | None:
+    """Gives texts as bytes, and dates and times as those of another type; None: they are of neither
+    kind, or one of them would change."""
+    if _is_text(array.type) or _is_text(kind):
+        both = _is_text(array.type) and _is_text(kind)
+        return array.cast(pa.large_binary()) if both else None
+    if array.type == kind:
+        return array
+    zones = [getattr(one, "tz", None) is None for one in (array.type, kind)]
+    if not pa.types.is_temporal(array.type) or zones[0] != zones[1]:
+        return None
+    try:  # Arrow cuts the hours off where a time becomes a date, without a word
+        found = array.cast(kind)
+        return found if found.cast(array.type).equals(array) else None
+    except pa.ArrowException:
+        return None
 
 
 def _plain(column: pa.Array) -> pa.Array:

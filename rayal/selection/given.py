@@ -298,14 +298,27 @@ def _of_dataset(dataset: Any) -> Files | Stream:
 
 
 def _of_scan(dataset: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1)
+    yield from _scanned(dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1))
 
 
 def _of_scanner(scanner: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for rows in scanner.to_batches():
+    for rows in _scanned(scanner.to_batches()):
         yield rows.select(names)
 
 
+def _scanned(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise PoolError(
+            f"the dataset cannot be read ({_said(error)}); mend its files, or its schema where "
+            "they differ from it"
+        ) from error
+
+
 def _unreadable(path: str, error: BaseException) -> PoolError:
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    return PoolError(f"{path} cannot be read as Parquet ({said}); mend or remove the file")
+    return PoolError(f"{path} cannot be read as Parquet ({_said(error)}); mend or remove the file")
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

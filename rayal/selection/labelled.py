@@ -107,7 +107,7 @@ def read_labelled(
         ]
     if not any(batch.num_rows for batch in batches):
         return none_labelled()
-    table = pa.Table.from_batches(batches).combine_chunks()
+    table = _joined(batches)
     ids = np.concatenate([ids_in(one, columns.sample_id, WHAT) for one in table.to_batches()])
     order = np.argsort(ids, kind="stable")
     ids, table = ids[order], table.take(pa.array(order)).combine_chunks()
@@ -122,6 +122,21 @@ def read_labelled(
         given_labels = [_label(one) for one in table.column(columns.label).to_pylist()]
     encoded, pending = _encoded(ids, given_labels, kind, classes, num_classes)
     return Labelled(ids, encoded, pending, table)
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """Gives the rows of several files in one table, of a type that holds what each of them has.
+
+    Raises:
+        LabelError: there is no such type.
+    """
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    except pa.ArrowException as error:
+        raise LabelError(
+            f"{WHAT} hold a column of several types ({str(error).splitlines()[0]}); write one type"
+        ) from error
 
 
 def _ids_alone(labelled: Any) -> Any:

@@ -171,12 +171,12 @@ def stage(
         atomic_path(path, durable=False) as temporary,
         pq.ParquetWriter(temporary, schema, compression="none", use_dictionary=False) as writer,
     ):
-        for rows in _joined(itertools.chain([first], there)):
-            named = renamed(rows, columns, id_column, where)
+        pieces = _pieces(itertools.chain([first], there))
+        for named in _joined(renamed(rows, columns, id_column, where) for rows in pieces):
             writer.write_batch(named)
             if content is not None:
                 content.add(named)
-    stored = tuple(Column(one.name, one.name, one.dtype, one.shape) for one in columns)
+    stored = tuple(replace(one, source=one.name) for one in columns)
     files = Files.of(LocalFileSystem(), [(str(path), None)])
     if content is not None:
         files.content = content.fingerprint(stored)
@@ -207,15 +207,21 @@ class Content:
         return hashlib.sha256(repr((columns, self._num_rows, every)).encode()).hexdigest()
 
 
-def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Gives the rows in batches that are neither small nor large: each becomes a row group."""
-    held: list[pa.RecordBatch] = []
+def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Gives the rows in batches that are not large."""
     for batch in batches:
         for lo in range(0, batch.num_rows, _STAGED_ROWS):
-            held.append(batch.slice(lo, _STAGED_ROWS))
-            if sum(one.num_rows for one in held) >= _STAGED_ROWS:
-                yield pa.concat_batches(held)
-                held = []
+            yield batch.slice(lo, _STAGED_ROWS)
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Gives the rows in batches that are not small either: each becomes a row group."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= _STAGED_ROWS:
+            yield pa.concat_batches(held)
+            held = []
     if held:
         yield pa.concat_batches(held)
 

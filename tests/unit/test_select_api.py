@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -661,6 +662,102 @@ def test_files_that_differ_are_named(tmp_path: Path) -> None:
     (csv / "rows.csv").write_text("sample_id,score\n1,2\n")
     with pytest.raises(ConfigError, match="whose files are csv, expected Parquet"):
         rayal.select(csv, budget=2)
+
+
+DAYS = [dt.datetime(2020, 1, 1), dt.datetime(2021, 1, 1)]
+US = pa.timestamp("us")
+MOMENTS = {
+    "another unit": (pa.array(DAYS, US), pa.array(DAYS, pa.timestamp("ms"))),
+    "a date": (pa.array(DAYS, US), pa.array([day.date() for day in DAYS])),
+    "a moment of a date": (pa.array([day.date() for day in DAYS]), pa.array(DAYS, US)),
+    "another zone": (
+        pa.array(DAYS, pa.timestamp("us", "UTC")), pa.array(DAYS, pa.timestamp("s", "Asia/Tokyo")),
+    ),
+    "longer text": (pa.array(["a", "b"]), pa.array(["a", "b"], pa.large_string())),
+    "bytes": (pa.array(["a", "b"]), pa.array([b"a", b"b"])),
+}  # fmt: skip
+
+
+def _two_files(folder: Path, first: pa.Array, other: pa.Array) -> str:
+    for place, values in enumerate((first, other)):
+        ids = [4 * place + i for i in range(len(values))]
+        table = pa.table({"sample_id": ids, "score": [float(-one) for one in ids], "day": values})
+        pq.write_table(table, folder / f"{place}.parquet")
+    return str(folder)
+
+
+@pytest.mark.parametrize("form", MOMENTS)
+@pytest.mark.parametrize("asked", [{"group": "day", "quota": 1}, {"duplicates": "day"}], ids=str)
+def test_equal_values_are_equal_in_whatever_type_a_file_has_them(
+    asked: dict, form: str, tmp_path: Path
+) -> None:
+    files = _two_files(tmp_path, *MOMENTS[form])
+    limits = {"strategy": "margin_balanced", "balance": False, "group": None, "strict": False}
+    assert rayal.select(files, budget=4, **{**limits, **asked})["sample_id"].to_pylist() == [0, 1]
+
+
+OTHER_TYPES = {
+    "numbers": (pa.array(["a", "b"]), pa.array([1, 2]), "int64 in .*1.parquet, expected string as"),
+    "dates": (pa.array(["a", "b"]), pa.array(DAYS, US), "timestamp.us. in .*, expected string as"),
+    "text": (pa.array(DAYS, US), pa.array(["a", "b"]), "string in .*, expected timestamp.us. as"),
+    "words": (pa.array([1, 2]), pa.array(["a", "b"]), "string in .*1.parquet, expected numbers"),
+    "no days": (pa.array([1, 2], pa.date32()), pa.array([1, 2]), "int64 in .*, expected date32"),
+    "finer": (
+        pa.array(DAYS, pa.timestamp("ms")), pa.array([DAYS[0].replace(microsecond=1)], US),
+        "timestamp.us. in .*1.parquet, expected timestamp.ms. as in the first file",
+    ),
+    "hours": (
+        pa.array([DAYS[0].date()]), pa.array([DAYS[0].replace(hour=5)], US),
+        "timestamp.us. in .*, expected date32.day. as in the first file",
+    ),
+    "no zone": (
+        pa.array(DAYS, pa.timestamp("us", "UTC")), pa.array(DAYS, US),
+        "timestamp.us. in .*1.parquet, expected timestamp.us, tz=UTC. as in the first file",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", OTHER_TYPES)
+def test_values_of_another_type_are_refused_where_they_would_change(
+    form: str, tmp_path: Path
+) -> None:
+    first, other, said = OTHER_TYPES[form]
+    files = _two_files(tmp_path, first, other)
+    with pytest.raises(PoolError, match=f"column 'day' (holds|is) {said}"):
+        rayal.select(files, strategy="margin_balanced", budget=1, group="day")
+
+
+def test_a_dataset_whose_files_do_not_fit_its_schema_is_refused_in_one_line(tmp_path: Path) -> None:
+    files = _two_files(tmp_path, pa.array([1, 2]), pa.array(["a", "b"]))
+    with pytest.raises(PoolError, match=r"the dataset cannot be read .*; mend its files") as error:
+        rayal.select(pa_dataset.dataset(files), strategy="margin_balanced", budget=1, group="day")
+    assert "\n" not in str(error.value)
+
+
+def test_labelled_rows_of_several_files_may_differ_in_type(tmp_path: Path) -> None:
+    few, groups = only(ARRAYS, "embedding", "group"), ARRAYS["group"]
+    own = rows_of(few, np.arange(4))
+    own["label"] = own.pop("group")
+    asked = {"budget": BUDGET}
+    outside = rows_of(few, np.arange(4, NUM_ROWS))
+    expected = rayal.select(outside, labelled=own, **asked)
+    table, vectors = table_of(own), pa.list_(pa.float64())
+    other = pa.table(
+        {
+            "sample_id": table["sample_id"],
+            "embedding": table["embedding"].cast(vectors),
+            "label": pa.array([float(groups[2]), None, None, None]),
+        }
+    )
+    pq.write_table(table.slice(0, 2), tmp_path / "0.parquet")
+    pq.write_table(other.slice(2), tmp_path / "1.parquet")
+    assert rayal.select(outside, labelled=tmp_path, **asked)["sample_id"].equals(
+        expected["sample_id"]
+    )
+    words = other.set_column(2, "label", pa.array(list("abcd")))
+    pq.write_table(words.slice(2), tmp_path / "1.parquet")
+    with pytest.raises(LabelError, match="labelled rows hold a column of several types"):
+        rayal.select(outside, labelled=tmp_path, **asked)
 
 
 def test_an_id_that_comes_twice_over_files_is_found_among_many(tmp_path: Path) -> None:

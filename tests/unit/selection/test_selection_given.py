@@ -125,6 +125,18 @@ def test_a_stream_becomes_a_file_of_the_same_rows(tmp_path):
         np.testing.assert_array_equal(found[name], values)
 
 
+def test_a_stream_may_change_its_types_between_batches(tmp_path):
+    ids, days = np.arange(6), np.arange("2020-01-01", "2020-01-07", dtype="M8[D]")
+    whole = pa.table({"sample_id": ids, "x": ids.astype(np.float32), "day": days.astype("M8[ms]")})
+    other = pa.table({"sample_id": ids.astype("i4"), "x": ids, "day": days})
+    batches = [*whole.slice(0, 3).to_batches(), *other.slice(3).to_batches()]
+    wanted = (("x", "x"), ("group", "day"))
+    files, _ = stage(iter(batches), wanted, "sample_id", tmp_path)
+    found = pq.read_table(files.paths[0])
+    assert found["x"].to_pylist() == whole["x"].to_pylist()
+    assert found["group"].equals(whole["day"])
+
+
 def test_a_stream_that_breaks_leaves_nothing(tmp_path):
     def batches():
         yield from table_of(ARRAYS).to_batches()
