@@ -130,6 +130,12 @@ def build(config: Mapping[str, Any]) -> Any:
             f"{where.removeprefix('full_key: ')} could not be built ({reason}); check its _target_ "
             "and its arguments"
         ) from error
+    except OmegaConfBaseException as error:  # not of a file: `resolve` has looked at those
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"the configuration holds a value that cannot be read ({said}); give names, numbers, "
+            "lists and mappings of them, and no text with ${...}"
+        ) from error
 
 
 def _parsed(words: Sequence[str], loader: ConfigLoader) -> list[Override]:

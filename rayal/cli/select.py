@@ -149,7 +149,8 @@ def select(
             f"columns is {columns!r}, expected other names by name, such as "
             '{"embedding": "vector"}'
         )
-    plain["columns"] |= asdict(columns) if isinstance(columns, Columns) else dict(columns or {})
+    names = asdict(columns) if isinstance(columns, Columns) else columns or {}
+    plain["columns"] |= _plain(names)
     for name, value in options.items():
         _put({group: plain[group] for group in groups}, name, _plain(value))
     selection = _selection(plain, chosen.get("strategy"))
@@ -281,7 +282,15 @@ def _nodes(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _plain(value: Any) -> Any:
-    """Gives a number of NumPy's as Python's, a sequence as a list."""
+    """Gives numbers and words of NumPy's as Python's, arrays and sequences as lists, in mappings
+    as well."""
+    value = _of_numpy(value)
+    if isinstance(value, Mapping):
+        return {_of_numpy(name): _plain(one) for name, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return value.item() if hasattr(value, "item") and not getattr(value, "shape", ()) else value
+        return [_plain(one) for one in value]
+    return value
+
+
+def _of_numpy(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -440,6 +440,30 @@ def test_options_are_keys_of_the_strategy() -> None:
     assert dotted.equals(few)
 
 
+def test_options_may_hold_what_numpy_gives() -> None:
+    arrays = only(ARRAYS, "probs", "group")
+    groups, counts = np.unique(arrays["group"], return_counts=True)
+    few = counts // 20
+    asked = {"strategy": "margin_balanced", "balance": False, "group": "group", "budget": BUDGET}
+    plain = dict(zip(groups.tolist(), few.tolist(), strict=True))
+    expected = rayal.select(arrays, quotas=plain, **asked)
+    assert rayal.select(arrays, quotas=dict(zip(groups, few, strict=True)), **asked).equals(
+        expected
+    )
+    words = {**arrays, "group": np.array(["ant", "bee", "cat", "dog"])[arrays["group"]]}
+    names = np.unique(words["group"])
+    found = rayal.select(words, quotas=dict(zip(names, few, strict=True)), **asked)
+    assert found["sample_id"].equals(expected["sample_id"])
+    known = {"sample_id": IDS[:9], "label": ARRAYS["group"][:9]}
+    for classes in (np.arange(4), torch.arange(4), range(4), pa.array([0, 1, 2, 3])):
+        found = rayal.select(arrays, strategy="direct", budget=3, labelled=known, classes=classes)
+        assert found.num_rows == 3
+    renamed = {**only(arrays, "probs"), "group": arrays["group"]}
+    renamed["site"] = renamed.pop("group")
+    found = rayal.select(renamed, quotas=plain, columns={"group": np.array(["site"])[0]}, **asked)
+    assert found["sample_id"].equals(expected["sample_id"])
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -455,6 +479,11 @@ def test_options_are_keys_of_the_strategy() -> None:
         ({"kind": "klass"}, "kind is 'klass', expected one of class, multilabel, number"),
         ({"strategy": "cluster_magin"}, "no strategy 'cluster_magin'; did you mean cluster_margin"),
         ({"engine": "rey"}, "there is no engine 'rey'; did you mean ray?"),
+        ({"feature": "${x}"}, "a value that cannot be read (Interpolation key 'x' not found"),
+        (
+            {"strategy": "margin_balanced", "quotas": {(1, 2): 3}},
+            "a value that cannot be read (Incompatible key type",
+        ),
         ({"columns": {"embeding": "x"}}, "takes no 'embeding'; did you mean embedding"),
     ],
 )
