@@ -5,7 +5,7 @@ from __future__ import annotations
 from rayal.errors import ConfigError
 from rayal.types import OUTPUTS
 
-_NO_FEATURES = ("sample_id", "source_id", "label", "pending")  # ids, and what labelled rows carry
+NO_FEATURES = ("sample_id", "source_id", "label", "pending")  # ids, and what labelled rows carry
 
 
 def check_feature(selector: object, feature: object) -> None:
@@ -14,7 +14,7 @@ def check_feature(selector: object, feature: object) -> None:
     Raises:
         ConfigError: it is one of these.
     """
-    if not isinstance(feature, str) or not feature or feature in _NO_FEATURES:
+    if not isinstance(feature, str) or not feature or feature in NO_FEATURES:
         raise ConfigError(
             f"{type(selector).__name__}.feature is {feature!r}, expected an output "
             f"({', '.join(OUTPUTS)}) or a column of features in the pool, and neither an id nor a "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rayal.errors import ConfigError
-from rayal.selectors.arguments import check_feature
+from rayal.selectors.arguments import NO_FEATURES, check_feature
 from rayal.types import OUTPUTS, PREDICTED_CLASS
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ def check_limits(limits: Limits) -> None:
         raise ConfigError(
             f"limits.cost is {limits.cost!r} and limits.max_cost {limits.max_cost!r}, expected "
             "both or neither: the column of what rows cost, and the most that a batch may cost"
+        )
+    if limits.cost in (*NO_FEATURES, ""):
+        raise ConfigError(
+            f"limits.cost is {limits.cost!r}, expected a column of what a row costs, and neither "
+            "an id nor a label; name one"
         )
     if limits.max_cost is not None and not 0 <= limits.max_cost <= _MOST_MONEY:
         raise ConfigError(
@@ -82,10 +87,10 @@ def listed(groups: Sequence[int | str]) -> str:
 def _check_group(limits: Limits) -> None:
     values = {name: getattr(limits, name) for name in _BOUNDS}
     given = [name for name, value in values.items() if value is not None and value is not False]
-    if limits.group in OUTPUTS or limits.group == "":
+    if limits.group in (*OUTPUTS, *NO_FEATURES, ""):
         raise ConfigError(
             f"limits.group is {limits.group!r}, expected '{PREDICTED_CLASS}' or a column of "
-            "whole numbers or text"
+            "whole numbers or text, and neither an output, an id nor a label; name one"
         )
     if (limits.group is None) != (not given):
         said = " and ".join(f"limits.{name}" for name in given) or "no quota"
