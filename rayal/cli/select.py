@@ -88,13 +88,14 @@ def read_words(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="rayal select --outputs FILES --out FILE [--labelled FILES] [key=value ...]",
     )
-    parser.add_argument("--outputs", metavar="FILES", help="Parquet: a file, folder, glob or URI")
-    parser.add_argument(
-        "--labelled", metavar="FILES", help="the same, of labelled and pending rows"
-    )
-    parser.add_argument("--out", metavar="FILE", help="the Parquet file to write")
-    parser.add_argument("--work", metavar="DIR", help="keeps slices and picks here, to go on")
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder with strategies of your own")
+    for flag, metavar, what in (
+        ("--outputs", "FILES", "Parquet: a file, folder, glob or URI"),
+        ("--labelled", "FILES", "the same, of labelled and pending rows"),
+        ("--out", "FILE", "the Parquet file to write"),
+        ("--work", "DIR", "keeps slices and picks here, to go on"),
+        ("--config-dir", "DIR", "a folder with strategies of your own"),
+    ):
+        parser.add_argument(flag, type=_path, metavar=metavar, help=what)
     parser.add_argument("--cfg", choices=("job",), help="prints the configuration")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     words = parser.parse_intermixed_args(list(arguments))
@@ -103,6 +104,12 @@ def read_words(arguments: Sequence[str]) -> argparse.Namespace:
         named = ", ".join(f"--{flag}" for flag in missing)
         parser.error(f"the following arguments are required: {named}")
     return words
+
+
+def _path(word: str) -> str:
+    if not word:  # or it would be the current folder
+        raise argparse.ArgumentTypeError("expected a path, found none; is its variable set?")
+    return word
 
 
 def select(

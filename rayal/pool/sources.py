@@ -155,6 +155,11 @@ def is_meant(source: str, path: str) -> bool:
 
 
 def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
+    if not source:  # or it would be the current folder
+        raise PoolError(
+            "the path of a source is empty, expected a file, a folder, a glob or a URI; name one, "
+            "and check whether a variable of the shell is set"
+        )
     if "://" not in source:
         return pa_fs.LocalFileSystem(), os.path.abspath(Path(source).expanduser())
     try:

@@ -75,6 +75,11 @@ class Column:
         if name not in _NUMBERS and (_is_text(kind) or pa.types.is_temporal(kind)):
             return cls(name, source, "", (), kind)
         values = values_of(rows.slice(0, 1), source, None, ids, where)
+        if 0 in values.shape[1:]:
+            raise PoolError(
+                f"column '{source}' holds no numbers at sample_id {ids[0]} in {where}, expected at "
+                "least one a row; check what wrote it"
+            )
         return cls(name, source, values.dtype.str, values.shape[1:])
 
     def stored(self, rows: pa.RecordBatch, ids: Ids, where: str) -> tuple[pa.Field, pa.Array]:
@@ -292,7 +297,7 @@ def as_array(values: Any) -> pa.Array:
         return values
     try:
         return _as_array(values)
-    except (pa.ArrowException, ValueError, TypeError, RuntimeError) as error:
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise ConfigError(
             f"found a {type(values).__name__} that is no column ({str(error).splitlines()[0]}); "
             "give an array, or a list with a number, a word or a list a row"
@@ -313,6 +318,8 @@ def _as_array(values: Any) -> pa.Array:
     array = np.ascontiguousarray(np.asarray(values))
     if array.dtype.kind == "c":
         raise ValueError("it holds complex numbers")
+    if 0 in array.shape[1:]:
+        raise ValueError("its rows hold no numbers")
     if array.dtype.kind in "iuf" and not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind not in "biuf":

@@ -88,13 +88,16 @@ class Held:
     def rows(
         self, group: Group, names: Sequence[str], batch_rows: int, start: int, stop: int
     ) -> Iterator[pa.RecordBatch]:
+        _check_once(names, self.names, self.what)
         batch = self.batches[group.file].select(list(names))
         for lo in range(start, stop, batch_rows):
             yield batch.slice(lo, min(batch_rows, stop - lo))
 
     def stream(self) -> Stream:
         """Gives the rows for processes elsewhere, which cannot see this one's memory."""
-        return Stream(self.names, lambda names: (batch.select(names) for batch in self.batches))
+        return Stream(
+            self.names, lambda names: (batch.select(names) for batch in self.batches), self.what
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -190,6 +193,7 @@ class Files:
                     f"{', '.join(file.schema_arrow.names)}), expected the columns of "
                     f"{self.paths[0]}; write all files alike, or leave this one out"
                 )
+            _check_once(names, file.schema_arrow.names, path)
             for batch in file.iter_batches(batch_rows, [place], list(names)):
                 yield batch.select(list(names))
 
@@ -215,7 +219,23 @@ class Stream:
     """Rows that come once, to be written into files."""
 
     names: list[str]
-    read: Callable[[list[str]], Iterator[pa.RecordBatch]]  # of these columns
+    batches: Callable[[list[str]], Iterator[pa.RecordBatch]]  # of these columns
+    what: str
+
+    def read(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """Gives the rows with these columns.
+
+        Raises:
+            PoolError: they cannot be read, or have two columns of a name.
+        """
+        _check_once(names, self.names, self.what)
+        try:
+            yield from self.batches(names)
+        except (pa.ArrowException, OSError) as error:
+            raise PoolError(
+                f"{self.what} cannot be read ({_said(error)}); mend the files, or the schema of "
+                "the dataset where they differ from it"
+            ) from error
 
 
 def open_given(outputs: Any, what: str = "the outputs") -> Held | Files | Stream:
@@ -240,20 +260,39 @@ def open_given(outputs: Any, what: str = "the outputs") -> Held | Files | Stream
     if isinstance(outputs, Mapping):
         return Held.of(_table(outputs, what), what)
     if type(outputs).__module__.startswith("ray.data"):
-        return Stream(outputs.columns(), functools.partial(_of_ray, outputs))
+        return Stream(outputs.columns(), functools.partial(_of_ray, outputs), what)
     if isinstance(outputs, pa_dataset.Dataset):
-        return _of_dataset(outputs)
+        return _of_dataset(outputs, what)
     if isinstance(outputs, pa_dataset.Fragment):
         outputs = outputs.scanner()
     if isinstance(outputs, pa_dataset.Scanner):
         names = list(outputs.projected_schema.names)
-        return Stream(names, functools.partial(_of_scanner, outputs))
+        return Stream(names, functools.partial(_of_scanner, outputs), what)
     if hasattr(outputs, "__arrow_c_stream__"):  # a data frame of pandas or polars
-        return Held.of(pa.table(outputs), what)
+        return Held.of(_of_frame(outputs, what), what)
     raise ConfigError(
         f"{what} are a {type(outputs).__name__}, expected arrays by name, a pyarrow Table or "
         "Dataset, a Ray Dataset, or the path, folder or glob of Parquet files"
     )
+
+
+def _check_once(names: Sequence[str], there: Sequence[str], where: str) -> None:
+    for name in names:
+        if there.count(name) > 1:
+            raise PoolError(
+                f"column '{name}' comes {there.count(name)} times in {where}, expected once; "
+                "rename the others, or leave them out"
+            )
+
+
+def _of_frame(frame: Any, what: str) -> pa.Table:
+    try:
+        return pa.table(frame)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{what} are a {type(frame).__name__} that is no table ({_said(error)}); give columns "
+            "of one type each, and each name once"
+        ) from error
 
 
 def _table(arrays: Mapping[str, Any], what: str) -> pa.Table:
@@ -281,9 +320,9 @@ def _of_ray(dataset: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
         yield from table.select(names).to_batches()
 
 
-def _of_dataset(dataset: Any) -> Files | Stream:
+def _of_dataset(dataset: Any, what: str) -> Files | Stream:
     """Gives the files of a dataset that is nothing but Parquet files, else what it reads."""
-    stream = Stream(list(dataset.schema.names), functools.partial(_of_scan, dataset))
+    stream = Stream(list(dataset.schema.names), functools.partial(_of_scan, dataset), what)
     try:
         fragments = list(dataset.get_fragments())
     except ValueError:  # filtered: its fragments do not say by what
@@ -298,22 +337,12 @@ def _of_dataset(dataset: Any) -> Files | Stream:
 
 
 def _of_scan(dataset: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from _scanned(dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1))
+    yield from dataset.to_batches(columns=names, batch_readahead=1, fragment_readahead=1)
 
 
 def _of_scanner(scanner: Any, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for rows in _scanned(scanner.to_batches()):
+    for rows in scanner.to_batches():
         yield rows.select(names)
-
-
-def _scanned(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from batches
-    except (pa.ArrowException, OSError) as error:
-        raise PoolError(
-            f"the dataset cannot be read ({_said(error)}); mend its files, or its schema where "
-            "they differ from it"
-        ) from error
 
 
 def _unreadable(path: str, error: BaseException) -> PoolError:

@@ -35,8 +35,12 @@ def open_work(work: str | Path) -> Path:
     """Gives the folder, made where there is none.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it has no name, or cannot be made.
     """
+    if work == "":  # or it would be the current folder
+        raise ConfigError(
+            "work is empty, expected a folder; name one, or leave work out to keep nothing"
+        )
     folder = Path(work).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)

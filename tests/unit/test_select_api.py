@@ -658,6 +658,17 @@ REFUSED = [
      "arrays of the outputs differ in length \\(sample_id: 2, embedding: 3\\)"),
     ("/nowhere/*.parquet", {}, PoolError, "/nowhere/\\*.parquet holds no file that ends in"),
     ("/nowhere/one.parquet", {}, PoolError, "/nowhere/one.parquet does not exist"),
+    ("", {}, PoolError, "the path of a source is empty, expected a file, a folder"),
+    (_table(embedding=ROWS), {"labelled": ""}, PoolError, "the path of a source is empty"),
+    (_table(embedding=ROWS), {"work": ""}, ConfigError, "work is empty, expected a folder"),
+    (_table(embedding=pa.array([[]] * 5, pa.list_(pa.float32()))), {}, PoolError,
+     "'embedding' holds no numbers at sample_id 4 in the outputs, expected at least one a row"),
+    ({"sample_id": [1, 2, 3], "embedding": np.zeros((3, 0))}, {}, ConfigError,
+     "'embedding' of the outputs: found a ndarray that is no column \\(its rows hold no numbers"),
+    ({"sample_id": [1, 2, 2**70], "embedding": ROWS[:3]}, {}, ConfigError,
+     "column 'sample_id' of the outputs: found a list that is no column \\(Python int too large"),
+    (_table(embedding=ROWS), {"labelled": [2**70]}, ConfigError,
+     "column 'sample_id' of the labelled rows: found a list that is no column"),
 ]  # fmt: skip
 
 
@@ -758,7 +769,7 @@ def test_values_of_another_type_are_refused_where_they_would_change(
 
 def test_a_dataset_whose_files_do_not_fit_its_schema_is_refused_in_one_line(tmp_path: Path) -> None:
     files = _two_files(tmp_path, pa.array([1, 2]), pa.array(["a", "b"]))
-    with pytest.raises(PoolError, match=r"the dataset cannot be read .*; mend its files") as error:
+    with pytest.raises(PoolError, match=r"the outputs cannot be read .*; mend the files") as error:
         rayal.select(pa_dataset.dataset(files), strategy="margin_balanced", budget=1, group="day")
     assert "\n" not in str(error.value)
 
@@ -787,6 +798,49 @@ def test_labelled_rows_of_several_files_may_differ_in_type(tmp_path: Path) -> No
     pq.write_table(words.slice(2), tmp_path / "1.parquet")
     with pytest.raises(LabelError, match="labelled rows hold a column of several types"):
         rayal.select(outside, labelled=tmp_path, **asked)
+
+
+TWICE = pa.Table.from_arrays(
+    [
+        pa.array([1, 2]),
+        pa.array(ROWS[:2]),
+        pa.array(ROWS[:2]),
+        pa.array(["a", "b"]),
+        pa.array([3, 4]),
+    ],
+    ["sample_id", "embedding", "embedding", "word", "word"],
+)
+
+
+@pytest.mark.parametrize("form", ["table", "file", "dataset", "reader", "labelled"])
+def test_a_column_that_is_there_twice_is_refused_where_it_is_needed(
+    form: str, tmp_path: Path
+) -> None:
+    pq.write_table(TWICE, tmp_path / "rows.parquet")
+    forms = {
+        "table": TWICE, "file": tmp_path, "reader": TWICE.to_reader(),
+        "dataset": pa_dataset.dataset(TWICE), "labelled": _table(embedding=ROWS),
+    }  # fmt: skip
+    known = TWICE if form == "labelled" else None
+    with pytest.raises(PoolError, match=r"'embedding' comes 2 times in .*, expected once"):
+        rayal.select(forms[form], labelled=known, budget=1)
+    if form in ("table", "file", "reader"):  # Arrow reads no dataset with two of any name
+        once = TWICE.select([0, 1, 3, 4])
+        pq.write_table(once, tmp_path / "rows.parquet")
+        forms |= {"table": once, "reader": once.to_reader()}
+        assert rayal.select(forms[form], budget=1).num_rows == 1
+
+
+class _Frame:
+    """A data frame that Arrow cannot read, as one of pandas with two columns of a name."""
+
+    def __arrow_c_stream__(self, requested: object = None) -> object:
+        raise ValueError("Duplicate column names found: ['x', 'x']")
+
+
+def test_a_data_frame_that_is_no_table_is_refused_in_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"are a _Frame that is no table \(Duplicate"):
+        rayal.select(_Frame(), budget=1)
 
 
 def test_an_id_that_comes_twice_over_files_is_found_among_many(tmp_path: Path) -> None:

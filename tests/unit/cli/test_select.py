@@ -187,6 +187,10 @@ def test_a_wrong_word_is_refused_in_one_line_and_leaves_nothing(
 MISUSED = [
     (["select"], "rayal select: the following arguments are required: --outputs, --out"),
     (["select", "--outputs", "x"], "the following arguments are required: --out"),
+    *(
+        (["select", "--outputs", "x", "--out", "y", flag, ""], f"argument {flag}: expected a path")
+        for flag in ("--outputs", "--out", "--labelled", "--work", "--config-dir")
+    ),
     (["select", "--outptus", "x"], "rayal select: unrecognized arguments: --outptus"),
 ]
 
