@@ -85,7 +85,6 @@ class Counters:
     undecided: bool = False  # whether to refresh after the last batch
     refreshed_at: int = 0  # picks made before it
     refreshes: int = 0
-    rows_refreshed: int = 0
 
 
 @dataclass
@@ -157,11 +156,9 @@ class DSquared:
         highest = max(one.largest for one in answers)
         room = _WEIGHT_BITS - self.candidates.num_rows.bit_length()
         self.shift = room - math.frexp(max(highest, 5e-324))[1]
-        rows = sum(one.num_rows for one in answers)
         self.evaluations += sum(one.evaluations for one in answers)
         self.counters.refreshed_at = len(self.picked)
         self.counters.refreshes += 1
-        self.counters.rows_refreshed += rows
         self.counters.undecided = False
         self._sums_K = np.sum(self.ask(weigh, self.shift), axis=0)
         keep({"refresh": lowest_bin, "counters": asdict(self.counters)})

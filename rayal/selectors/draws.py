@@ -12,7 +12,7 @@ from rayal.journal import journal_of
 from rayal.keys import Stream
 from rayal.selectors.alike import Carried
 from rayal.selectors.d_squared import Drawn, DSquared, First
-from rayal.selectors.farthest import labelled_payloads, payload
+from rayal.selectors.farthest import labelled_payloads, payload_of
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import News
@@ -64,10 +64,10 @@ def draw_batch(
         begun = begun._replace(chance=1.0 / num_rows if num_rows else math.nan)
         engine.picked.append(begun)
         retake(engine, room, [begun.sample_id])
-        engine.tell(_news(engine, [begun.sample_id]))
+        engine.tell(payload_of(engine, space, [begun.sample_id]))
     journal = journal_of(candidates)
     entries = journal.begin("d_squared", budget, candidates.num_rows, len(known_ids), *names)
-    engine.replay(entries, lambda ids: _news(engine, ids))
+    engine.replay(entries, lambda ids: payload_of(engine, space, ids))
     engine.pick(budget, lambda entry: journal.add(**entry))
     picked = _to_picked(engine.picked, known_ids, space.units, what)
     if len(picked) < budget:
@@ -80,16 +80,6 @@ def draw_batch(
     said = f"{one.drawn} proposals, {one.refreshes} refreshes, {engine.evaluations:,} evaluations"
     said += limits_note(room, len(picked))
     return to_picks(picked, f"{note}; {said}" if note else said)
-
-
-def _news(engine: DSquared, picked: Sequence[int]) -> News:
-    """Gives rows that were picked as centers, in the order picked."""
-    ids = np.array(picked, np.int64)
-    answers = [one for one in engine.ask(payload, engine.space, np.sort(ids)) if len(one[0])]
-    found = np.concatenate([one[0] for one in answers])
-    order = np.argsort(found)[np.argsort(np.argsort(ids))]
-    columns = zip(*(one[1] for one in answers), strict=True)
-    return News(tuple(np.concatenate(column)[order] for column in columns), ids)
 
 
 def _left(part: Slice, step: int, number: int) -> tuple[Ids, Float64s]:

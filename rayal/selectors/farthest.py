@@ -18,7 +18,6 @@ from rayal.journal import journal_of
 from rayal.selectors import plain
 from rayal.selectors.codes import fit_codes
 from rayal.selectors.floats import fit_floats
-from rayal.selectors.lazy import LazyGreedy
 from rayal.selectors.limits import Limits
 from rayal.selectors.nearest_center import Center, FarthestFirst, News, check_weights, rows_of
 from rayal.selectors.outliers import drop_outliers
@@ -238,7 +237,7 @@ def labelled_payloads(labelled: Candidates, space: Any, first_step: int = 20) ->
         yield ids[order], tuple(np.concatenate(column)[order] for column in columns)
 
 
-def payload_of(greedy: LazyGreedy, space: Any, picked: Sequence[int]) -> News:
+def payload_of(greedy: Any, space: Any, picked: Sequence[int]) -> News:
     """Gives rows that were picked as centers, in the order picked."""
     return payloads_of(greedy.ask(payload, space, np.sort(np.array(picked, np.int64))), picked)
 

@@ -75,7 +75,6 @@ class Refreshed(NamedTuple):
     """What a refresh of a slice came to."""
 
     largest: float  # squared distance left
-    num_rows: int  # that were brought up to date
     evaluations: int
 
 
@@ -86,16 +85,15 @@ def refresh(part: Slice, step: int, lowest_bin: int) -> Refreshed:
     open_rows = np.flatnonzero(state.bounds > TAKEN)
     if part.cache.get("refreshed") != step:  # else it is asked again: an answer was lost
         part.cache["refreshed"] = step
-        rows = open_rows
         if lowest_bin == NO_BIN:
             state.warm()
-            rows = rows[:0]
         elif lowest_bin:
-            rows = rows[_bins(part.cache["weights"][rows]) >= lowest_bin]
-        state.refresh(rows, -np.inf)
-        part.cache["heavy"] = len(rows)
+            heavy = _bins(part.cache["weights"][open_rows]) >= lowest_bin
+            state.refresh(open_rows[heavy], -np.inf)
+        else:
+            state.refresh(open_rows, -np.inf)
     largest = float(state.squared[open_rows].max(initial=0.0))
-    return Refreshed(largest, part.cache["heavy"], state.evaluations - before)
+    return Refreshed(largest, state.evaluations - before)
 
 
 def weigh(part: Slice, step: int, shift: int) -> Int64s:
