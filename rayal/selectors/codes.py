@@ -129,9 +129,10 @@ class Codes:
             return (np.rint(middle(sample[0])[None]).astype(self.dtype),)
         return (np.zeros((1, len(self.origin)), self.dtype),)  # it is the origin
 
-    def take(self, points: CodePoints, which: np.ndarray) -> CodePoints:
+    def take(self, points: CodePoints, which: np.ndarray | slice) -> CodePoints:
         """Gives some of the points."""
-        at = torch.from_numpy(which).to(points.values.device)
+        is_slice = isinstance(which, slice)
+        at = which if is_slice else torch.from_numpy(which).to(points.values.device)
         return CodePoints(points.values[at], points.norms[at])
 
     def nearest(

@@ -210,7 +210,13 @@ class DSquared:
         limits = None if self.room is None else self.room.limits
         rows = gathered(self.ask(measure, unique, limits))
         self.evaluations += int(rows.evaluations)
-        points = self.space.place(rows.payload)
+        # Those proposed last come first: the rows that an accepted one may still matter to.
+        last = np.zeros(len(unique), np.int64)
+        np.maximum.at(last, place, np.arange(num_proposed))
+        order = np.argsort(-last)
+        rows, place = rows.take(order), np.argsort(order)[place]
+        lefts = np.searchsorted(-last[order], -np.arange(num_proposed)).tolist()
+        unique, points = rows.ids, self.space.place(rows.payload)
         squared, nearest = rows.squared.copy(), rows.nearest.copy()
         closed = self._barred(rows)
         squared[closed] = 0.0
@@ -247,9 +253,10 @@ class DSquared:
                 seen = len(new)
             if is_last:
                 break
-            _, near = self.space.nearest(points, self.space.take(points, np.array([at])))
+            left_points = self.space.take(points, slice(lefts[turn]))
+            _, near = self.space.nearest(left_points, self.space.take(points, slice(at, at + 1)))
             self.evaluations += len(near)
-            closer = near < squared
+            closer = np.flatnonzero(near < squared[: len(near)])
             squared[closer] = near[closer]
             nearest[closer] = self.num_labelled + len(self.picked) + len(new) - 1
             squared[at] = 0.0  # it is taken; no draw is below 0
@@ -262,7 +269,7 @@ class DSquared:
         chosen = np.array(accepted, np.int64)
         news = News(tuple(column[chosen] for column in rows.payload), unique[chosen])
         closed[chosen] = False
-        return new, news if new else None, unique[closed]
+        return new, news if new else None, np.sort(unique[closed])
 
     def _followed(self, budget: int) -> Potential:
         """Gives the rows that tell chances: all, or a sample by the weights of the last refresh."""

@@ -81,7 +81,7 @@ class Floats:
         )
         return FloatPoints(values, moved, tuple(squared_norms(rows) for rows in moved))
 
-    def take(self, points: FloatPoints, which: np.ndarray) -> FloatPoints:
+    def take(self, points: FloatPoints, which: np.ndarray | slice) -> FloatPoints:
         """Gives some of the points."""
         return FloatPoints(*(tuple(array[which] for array in arrays) for arrays in points))
 

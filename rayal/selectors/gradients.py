@@ -69,7 +69,7 @@ class Gradients:
         )
         return GradientPoints(errors, features, squared_norms(errors) * squared_norms(features))
 
-    def take(self, points: GradientPoints, which: np.ndarray) -> GradientPoints:
+    def take(self, points: GradientPoints, which: np.ndarray | slice) -> GradientPoints:
         """Gives some of the points."""
         return GradientPoints(*(array[which] for array in points))
 
@@ -140,7 +140,7 @@ class SparseGradients(Gradients):
         classes = payload[0][:, : whole.errors.shape[1]].astype(np.int64)
         return SparsePoints(classes, whole.errors, whole.features, whole.norms)
 
-    def take(self, points: SparsePoints, which: np.ndarray) -> SparsePoints:  # type: ignore[override]
+    def take(self, points: SparsePoints, which: np.ndarray | slice) -> SparsePoints:  # type: ignore[override]
         """Gives some of the points."""
         classes, errors, features, norms = points
         return SparsePoints(classes[which], errors[which], features[which], norms[which])

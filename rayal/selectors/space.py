@@ -53,7 +53,7 @@ class Space(Protocol):
         """Gives the points (P) of rows that travelled."""
         ...
 
-    def take(self, points: Any, which: np.ndarray) -> Any:
+    def take(self, points: Any, which: np.ndarray | slice) -> Any:
         """Gives some of the points."""
         ...
 

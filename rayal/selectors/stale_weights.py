@@ -34,6 +34,19 @@ class Measured(NamedTuple):
     evaluations: int
     carried: Carried | None  # what limits must know
 
+    def take(self, which: Int64s) -> Measured:
+        """Gives some of the rows."""
+        return Measured(
+            self.ids[which],
+            self.scores[which],
+            self.squared[which],
+            self.nearest[which],
+            self.labelled[which],
+            tuple(column[which] for column in self.payload),
+            self.evaluations,
+            None if self.carried is None else self.carried.take(which),
+        )
+
 
 def open_slice(part: Slice, step: int, space: Any, num_labelled: int, bits: int) -> None:
     part.cache.clear()
