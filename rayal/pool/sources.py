@@ -144,10 +144,21 @@ def find(source: str) -> Files:
 
 
 def is_meant(source: str, path: str) -> bool:
-    """Whether `find(source)` would give a file at this path of the local disk, if it were there."""
+    """Whether `find(source)` would give a file at this path of the local disk, if it were there;
+    folders on the way to either may be links."""
     filesystem, base = _resolve(source)
     if not isinstance(filesystem, pa_fs.LocalFileSystem) or format_of(path) is None:
         return False
+    return _is_meant(base, path) or _is_meant(os.path.realpath(base), _real_place(path))
+
+
+def _real_place(path: str) -> str:
+    """Gives a path without links but for the last name, which a new file takes over."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _is_meant(base: str, path: str) -> bool:
     folder = base.rstrip("/") + "/"
     if path.startswith(folder):
         return not any(part[:1] in "._" for part in path[len(folder) :].split("/"))

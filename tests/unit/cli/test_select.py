@@ -142,6 +142,17 @@ def test_work_is_kept_and_taken_up(doors: Doors, files: str) -> None:
     assert pq.read_table(doors.folder / "batch.parquet").equals(first)
 
 
+@pytest.mark.parametrize("outputs", ["dir", "dir/*.parquet", "link", "link/*.parquet"])
+@pytest.mark.parametrize("out", ["dir/batch.parquet", "link/batch.parquet"])
+def test_a_link_hides_no_batch_among_the_outputs(
+    doors: Doors, files: str, outputs: str, out: str
+) -> None:
+    (doors.folder / "link").symlink_to(doors.folder / "dir")
+    said = doors("select", "--outputs", outputs, "--out", out, "budget=3")
+    said.refused(f"--out is {out}, which --outputs {outputs} takes in as well")
+    assert not (doors.folder / "dir/batch.parquet").exists()
+
+
 REFUSED = [
     (["budget=400"], ["budget is 400, more than the 300 candidates (300 rows, 0 of"]),
     (["budget=281", "--labelled", "ids.parquet"], ["more than the 280 candidates", "20 of them"]),
