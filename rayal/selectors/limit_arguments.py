@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _BOUNDS = ("quota", "quotas", "least", "balance", "shares")
 _BY_NAME = ("quotas", "least", "shares")
 _MOST_MONEY = 1e15  # whole numbers up to there are exact in float64
+_LEAST_MONEY = 1e-10  # twelve digits below it are steps of 1e-22: no power beyond is exact
 
 
 def check_limits(limits: Limits) -> None:
@@ -37,10 +38,11 @@ def check_limits(limits: Limits) -> None:
             f"limits.cost is {limits.cost!r}, expected a column of what a row costs, and neither "
             "an id nor a label; name one"
         )
-    if limits.max_cost is not None and not 0 <= limits.max_cost <= _MOST_MONEY:
+    most = limits.max_cost
+    if most is not None and most != 0 and not _LEAST_MONEY <= most <= _MOST_MONEY:
         raise ConfigError(
-            f"limits.max_cost is {limits.max_cost!r}, expected a number from 0 to {_MOST_MONEY:g}; "
-            "count in larger units"
+            f"limits.max_cost is {most!r}, expected 0, or a number from {_LEAST_MONEY:g} to "
+            f"{_MOST_MONEY:g}; count in other units"
         )
     if limits.near is not None and not 0.0 <= limits.near < 1.0:
         raise ConfigError(

@@ -34,8 +34,9 @@ class Limits:
     rows, and `shares` gives those named rows in these proportions, and others none; what a group
     lacks the rest share by the same rule.
 
-    `cost`: a column of what a row costs, in whole minor units or as decimals; a batch costs at most
-    `max_cost`. Costs are counted in steps of twelve digits below that, so that sums are exact.
+    `cost`: a column of what a row costs, in whole minor units or as decimals, which float32 holds
+    as well; a batch costs at most `max_cost`. Costs are counted in steps of twelve digits below
+    that, so that sums are exact.
 
     `duplicates`: an output or a column; of rows with equal values, bit for bit, one is picked, and
     none if a labelled or pending row has that value. `near`: the same where the cosine of two rows'
@@ -169,7 +170,7 @@ class Limits:
     def steps_a_unit(self) -> float:
         """How many steps a cost of 1 has."""
         most = self.max_cost or 1.0
-        return float(10 ** min(22, max(0, _DIGITS - math.floor(math.log10(most)))))
+        return float(10 ** max(0, _DIGITS - math.floor(math.log10(most))))
 
     @property
     def most_steps(self) -> int | None:
@@ -228,9 +229,11 @@ class Limits:
     def _costs(self, part: Slice) -> Int64s:
         if self.cost is None or not len(part):
             return np.zeros(len(part), np.int64)
-        values = one_a_row(part.feature(self.cost), self.cost).astype(np.float64)
+        values = _as_written(one_a_row(part.feature(self.cost), self.cost))
         # What is dearer than a batch may be is as good as a step dearer: sums stay in 64 bits.
-        steps = np.minimum(np.rint(values * self.steps_a_unit), float(self.most_steps or 0) + 1.0)
+        dear = float(self.most_steps or 0) + 1.0
+        with np.errstate(over="ignore"):
+            steps = np.minimum(np.rint(values * self.steps_a_unit), dear)
         return steps.astype(np.int64)
 
     def carry(self, part: Slice, rows: np.ndarray) -> Carried:
@@ -262,6 +265,17 @@ def one_a_row(values: np.ndarray, name: str | None) -> np.ndarray:
             "column of single values in limits"
         )
     return values.reshape(-1)
+
+
+def _as_written(values: np.ndarray) -> Float64s:
+    """Gives (m,) numbers in float64: of a shorter float the decimal that it is written as, since
+    0.1 is 0.10000000149 in float32, and ten of these are more than 1. A microsecond a row of those.
+    """
+    wide = values.astype(np.float64)
+    if values.dtype.kind == "f" and values.dtype.itemsize < wide.itemsize:
+        broken = wide != np.rint(wide)
+        wide[broken] = values[broken].astype("U").astype(np.float64)
+    return wide
 
 
 def _is_text(values: np.ndarray) -> bool:

@@ -302,6 +302,8 @@ def test_empty_slices_one_group_and_a_budget_of_all():
         ({"cost": "cost"}, "expected both or neither"),
         ({"max_cost": 3.0}, "expected both or neither"),
         ({"cost": "cost", "max_cost": -1}, "limits.max_cost is -1"),
+        ({"cost": "cost", "max_cost": 1e-11}, "expected 0, or a number from 1e-10 to 1e+15"),
+        ({"cost": "cost", "max_cost": 2e15}, "limits.max_cost is 2000000000000000.0, expected 0,"),
         ({"cost": "cost", "max_cost": float("nan")}, "limits.max_cost is nan"),
         ({"near": 1.0}, "limits.near is 1.0, expected a cosine"),
         ({"near": 0.9, "feature": "label"}, "Limits.feature is 'label'"),

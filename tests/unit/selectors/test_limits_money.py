@@ -177,6 +177,39 @@ def test_decimals_are_counted_as_they_are_written():
     assert len(picks.ids) == 10
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_short_floats_are_the_decimals_that_they_are_written_as(dtype):
+    for cost, max_cost in ((0.1, 1.0), (0.7, 7.0), (1e-3, 0.01), (19.9, 199.0), (2.0, 20.0)):
+        costs = np.full(12, cost, dtype)
+        limits = Limits(cost="cost", max_cost=max_cost)
+        picks = pick(limits, np.arange(12), np.ones(12), {"cost": costs}, 12)
+        assert len(picks.ids) == 10
+
+
+def test_whole_costs_stay_whole_in_any_float():
+    costs = np.array([123_456_792, 16_777_216, 3], np.float32)  # the first is written 1.2345679e+08
+    limits = Limits(cost="cost", max_cost=140_234_011)
+    picks = pick(limits, np.arange(3), np.ones(3), {"cost": costs}, 3)
+    assert len(picks.ids) == 3
+    less = Limits(cost="cost", max_cost=140_234_010)
+    assert len(pick(less, np.arange(3), np.ones(3), {"cost": costs}, 3).ids) == 2
+
+
+def test_the_least_money_has_all_its_digits():
+    costs = np.array([2.5, 2.5, 4.0]) * 1e-11
+    limits = Limits(cost="cost", max_cost=1e-10)
+    assert len(pick(limits, np.arange(3), np.ones(3), {"cost": costs}, 3).ids) == 3
+    costs[2] = 5.001e-11
+    assert len(pick(limits, np.arange(3), np.ones(3), {"cost": costs}, 3).ids) == 2
+
+
+def test_a_cost_that_nobody_can_pay_is_no_warning(recwarn):
+    costs = np.array([1.0, 1e300, 1e308])
+    picks = pick(Limits(cost="cost", max_cost=2.0), np.arange(3), np.ones(3), {"cost": costs}, 3)
+    assert picks.ids.tolist() == [0]
+    assert not [str(one.message) for one in recwarn if "overflow" in str(one.message)]
+
+
 @pytest.mark.parametrize("max_cost", [10**12, 10**15])
 def test_money_in_small_units_does_not_overflow(max_cost):
     costs = np.full(3_000, max_cost // 2_000, np.int64)
