@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import rayal
 from rayal.engine.held import HeldEngine
 from rayal.engine.local import LocalEngine
 from rayal.engine.picking import pick
@@ -219,9 +220,11 @@ class Selection:
 
     @property
     def _described(self) -> Any:
-        """All that the picks depend on but the rows."""
+        """All that the picks depend on but the rows. Another version of rayal may pick others, and
+        write other slices."""
         names = [one.name for one in fields(self) if one.name not in ("engine", "name")]
-        return {name: described(getattr(self, name)) for name in names}
+        parts = {name: described(getattr(self, name)) for name in names}
+        return {"version": rayal.__version__, **parts}
 
 
 @dataclass(frozen=True)

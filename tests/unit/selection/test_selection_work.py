@@ -188,6 +188,16 @@ def test_what_came_to_its_end_goes_with_the_next_that_does(tmp_path):
         assert staging.exists()  # another's, which lives
 
 
+def test_another_version_begins_anew(tmp_path, monkeypatch):
+    asked = {"budget": 60, "work": tmp_path / "work"}
+    first = rayal.select(ARRAYS, **asked)
+    before = _made(tmp_path / "work")
+    monkeypatch.setattr("rayal.__version__", "99.0")
+    assert rayal.select(ARRAYS, **asked)["sample_id"].equals(first["sample_id"])
+    assert before
+    assert not {*_made(tmp_path / "work")} & {*before}
+
+
 def test_a_budget_that_is_too_large_leaves_nothing(tmp_path):
     rows = _filtered(tmp_path / "rows", ARRAYS)
     with pytest.raises(ConfigError, match="more than the"):
