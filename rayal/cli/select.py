@@ -11,7 +11,9 @@
   cost, group, draws, preds, or any other column that a strategy names
 under other names by columns.embedding=NAME and so on.
 --labelled has sample_id, and label where it is known (rows without are pending: ordered, not to be
-picked again). Rows that are not among the outputs bring their own columns, such as embedding.
+picked again); words also need classes=[cat,dog], in the order of the probabilities, where a
+strategy looks at labels. Rows that are not among the outputs bring their own columns, such as
+embedding.
 The batch has sample_id, rank, score, key, probability, reason, cluster, labelled_distance,
 nearest_id, nearest_distance, strategy, seed and round, in the order picked.
 

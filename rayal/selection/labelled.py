@@ -30,7 +30,7 @@ class Labelled:
     """Labelled and pending rows, ids ascending."""
 
     ids: Ids  # (L,)
-    labels: np.ndarray  # (L,) or (L, C) float64, NaN while pending
+    labels: np.ndarray  # (L,) or (L, C) float64, NaN while pending, and for words of no known place
     pending: np.ndarray  # (L,) bool
     rows: pa.Table  # the user's columns
 
@@ -78,7 +78,8 @@ def read_labelled(
 
     `labelled` is what outputs may be, or ids: anything of one dimension. Without a label column,
     and where it is null, rows are pending: ordered, and not to be picked again. `num_classes`: the
-    width of probabilities, where it is known.
+    width of probabilities, where it is known. Words without `classes` have no number: a selector
+    that looks at labels refuses them, and others do without.
 
     Raises:
         ConfigError: ids are missing or no whole numbers.
@@ -167,6 +168,8 @@ def _encoded(
     pending = np.asarray([label is None for label in labels], bool)
     known = [label for label in labels if label is not None]
     if kind != "number" and classes is None:
+        if any(isinstance(one, str) for label in known for one in _each(label)):
+            return np.full(len(labels), np.nan), pending
         classes = range(_num_classes(known, num_classes))  # labels are places among them
         known = [_places(label) for label in known]
     words = () if classes is None or kind == "number" else tuple(classes)
@@ -196,8 +199,12 @@ def _places(label: Any) -> Any:
     return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
+def _each(label: Any) -> list[Any]:
+    return label if isinstance(label, list) else [label]
+
+
 def _num_classes(labels: Sequence[Any], num_classes: int | None) -> int:
     if num_classes is not None:
         return num_classes
-    flat = [one for label in labels for one in (label if isinstance(label, list) else [label])]
+    flat = [one for label in labels for one in _each(label)]
     return 1 + max((int(one) for one in map(_places, flat) if isinstance(one, int)), default=0)

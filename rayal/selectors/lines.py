@@ -78,7 +78,8 @@ class Lines:
             sample_id, label = min(odd)
             raise NeedsError(
                 f"the label of sample_id {sample_id} is {label}, expected one that fits probs of "
-                f"{self.num_classes} classes; select with probs of a model that knows every label"
+                f"{self.num_classes} classes; select with probs of a model that knows every label, "
+                "and where labels are words name all of them, in that order: classes=[...]"
             )
         for _, more_C in answers:
             counts_C += more_C
@@ -194,6 +195,9 @@ def margins_of(part: Slice, k: int) -> Float64s:
 def count_labels(part: Slice, step: int, num_classes: int) -> tuple[tuple[int, str] | None, Int64s]:
     """Asks a slice of labelled rows for the labels of each class, and for its first odd label."""
     counts_C = np.zeros(num_classes, np.int64)
+    unknown = np.flatnonzero(_unlabelled(part) & ~_pending(part))
+    if len(unknown):
+        return (int(part.ids[unknown[0]]), "of no class that has a number"), counts_C
     rows = _answered(part)
     if not len(rows):
         return None, counts_C
@@ -220,10 +224,18 @@ def known_rows(part: Slice, step: int, k: int) -> Known:
 
 
 def _answered(part: Slice) -> npt.NDArray[np.intp]:
+    return np.flatnonzero(~_unlabelled(part) & ~_pending(part))
+
+
+def _unlabelled(part: Slice) -> npt.NDArray[np.bool_]:
     if not len(part):
-        return np.empty(0, np.intp)
-    without_L = np.isnan(part.feature("label").reshape(len(part), -1)).any(axis=1)
-    return np.flatnonzero(~without_L & ~np.asarray(part.feature("pending"), bool))
+        return np.empty(0, bool)
+    without_L: npt.NDArray[np.bool_] = np.isnan(part.feature("label").reshape(len(part), -1)).any(1)
+    return without_L
+
+
+def _pending(part: Slice) -> npt.NDArray[np.bool_]:
+    return np.asarray(part.feature("pending"), bool) if len(part) else np.empty(0, bool)
 
 
 def line_up(part: Slice, step: int, k: int, taken: Ids) -> _Line:

@@ -129,8 +129,9 @@ class Slice:
 
 class Candidates(Protocol):
     """M rows in S slices, each where scoring left it. Labelled rows come in the same form, with
-    the features `label` (L,) float64 (class index or number, NaN while pending; (L, C) for
-    multi-label) and `pending` (L,) bool beside those that the selector needs."""
+    the features `label` (L,) float64 (class index or number, NaN while pending, and for words
+    whose classes nobody named; (L, C) for multi-label) and `pending` (L,) bool beside those that
+    the selector needs."""
 
     @property
     def num_rows(self) -> int: ...

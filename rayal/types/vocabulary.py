@@ -85,7 +85,7 @@ class Vocabulary:
         if found is None:
             raise LabelError(
                 f"label {label!r} is outside the vocabulary ({_some(self.classes)}); correct the "
-                "answer, or start a run whose vocabulary has it"
+                "label, or take a vocabulary that has it"
             )
         return found
 

@@ -389,6 +389,19 @@ def test_labels_may_be_words() -> None:
     assert found["sample_id"].equals(expected["sample_id"])
 
 
+@pytest.mark.parametrize("kind", ["class", "multilabel"])
+@pytest.mark.parametrize("strategy", ["k_center", "margin", "badge"])
+def test_words_need_no_classes_where_nobody_looks_at_labels(strategy: str, kind: str) -> None:
+    arrays = only(ARRAYS, "probs", "embedding")
+    words = [["ant", None, "bee"][i % 3] for i in range(30)]
+    if kind == "multilabel":
+        words = [word and [word, "cat"] for word in words]
+    asked = {"strategy": strategy, "kind": kind, "budget": BUDGET}
+    expected = rayal.select(arrays, labelled=IDS[:30], **asked)
+    found = rayal.select(arrays, labelled={"sample_id": IDS[:30], "label": words}, **asked)
+    assert found["sample_id"].equals(expected["sample_id"])
+
+
 def test_several_labels_a_row_may_be_ragged_lists() -> None:
     arrays = outputs_of(40)
     labels = [[], [0], [0, 2], None] + [[1]] * 6
@@ -641,8 +654,13 @@ REFUSED = [
     (_table(embedding=ROWS), {"labelled": [4, 8, 4]}, LabelError, "sample_id 4 comes twice among"),
     (_table(embedding=ROWS), {"labelled": {"id": [4]}}, ConfigError,
      "the labelled rows have no column 'sample_id'"),
-    (_table(probs=SAME), {"strategy": "margin", "labelled": {"sample_id": [4], "label": ["x"]}},
-     LabelError, "the labelled rows: label 'x' is outside the vocabulary .*classes=\\["),
+    (_table(probs=SAME), {"strategy": "direct", "labelled": {"sample_id": [4], "label": ["x"]}},
+     NeedsError, "label of sample_id 4 is of no class that has a number, .*: classes=\\["),
+    (_table(probs=SAME), {"strategy": "galaxy", "kind": "multilabel", "labelled": {
+        "sample_id": [4, 8], "label": [["x"], []]}}, NeedsError, "of sample_id 4 is of no class"),
+    (_table(probs=SAME),
+     {"strategy": "margin", "classes": ["a", "b"], "labelled": {"sample_id": [4], "label": ["x"]}},
+     LabelError, "rows: label 'x' is outside the vocabulary \\('a', 'b'\\); correct .*classes=\\["),
     (_table(probs=SAME), {"strategy": "margin", "labelled": {"sample_id": [4], "label": [2]}},
      LabelError, "label 2 is outside the vocabulary \\(0, 1\\)"),
     (_table(probs=SAME),
