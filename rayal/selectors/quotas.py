@@ -63,11 +63,12 @@ def in_shares(sizes_G: Int64s, shares_G: Float64s, budget: int) -> Int64s:
     """
     rows_G = np.zeros(len(sizes_G), np.int64)
     open_groups = [g for g in range(len(sizes_G)) if shares_G[g] > 0.0]
+    # Fractions of the decimals as written: a remainder must not hang on the rounding of a share.
+    exact = {g: Fraction(str(float(shares_G[g]))) for g in open_groups}
     left = min(budget, sum(int(sizes_G[g]) for g in open_groups))
     while open_groups:
-        # Fractions: a remainder must not hang on the rounding of a share.
-        total = sum(Fraction(float(shares_G[g])) for g in open_groups)
-        wanted = {g: left * Fraction(float(shares_G[g])) / total for g in open_groups}
+        total = sum(exact[g] for g in open_groups)
+        wanted = {g: left * exact[g] / total for g in open_groups}
         given = {g: int(wanted[g]) for g in open_groups}
         by_rest = sorted(open_groups, key=lambda g: (given[g] - wanted[g], g))
         for g in by_rest[: left - sum(given.values())]:
