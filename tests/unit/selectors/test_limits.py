@@ -429,6 +429,8 @@ def test_values_that_are_no_groups_are_refused():
     limits, ids = Limits(group="g", quota=1), np.array([40, 30, 20])
     with pytest.raises(ScoringError, match=r"'g' is no whole number in 2 rows .first sample_id 20"):
         pick(limits, ids, None, {G: np.array([1.0, 0.5, np.nan])}, 2, 3)
+    with pytest.raises(ScoringError, match=r"'g' is no whole number in 1 rows .first sample_id 40"):
+        pick(limits, ids, None, {G: np.array([2.0**53, 0.0, 1.0])}, 2)  # 2^53 + 1 would be it, too
     assert len(pick(limits, ids, None, {G: np.array([1.0, -2.0, 2.0])}, 3).ids) == 3
     with pytest.raises(ScoringError, match="'g' holds 2 numbers a row, expected one"):
         pick(limits, ids, None, {G: np.ones((3, 2))}, 2)

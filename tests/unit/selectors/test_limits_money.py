@@ -104,6 +104,7 @@ def test_what_groups_must_give_is_paid_first(rows, budget, max_cost, least):
     assert best is not None
     picks = pick(limits, ids, scores, {"cost": costs, G: groups}, budget)
     assert costs[picks.ids].sum() <= max_cost
+    assert (np.diff(picks.keys) <= 0).all()
     counts = np.bincount(groups[picks.ids], minlength=3)
     assert (counts[sizes > 0] >= least).all()
     dearest = scores[costs <= max_cost].max(initial=0.0)
@@ -165,6 +166,10 @@ def test_all_that_is_best_is_taken_where_it_costs_too_little_to_matter():
     assert picks.reasons[0].endswith(f"at a cost of {costs[picks.ids[0]]:.6g}")
     spent = costs[picks.ids].sum()
     assert picks.note == f"money: {spent:.6g} of 50 spent"
+    exactly = pick(
+        Limits(cost="cost", max_cost=6), np.arange(3), scores[:3], {"cost": np.arange(1, 4)}, 3
+    )
+    assert (len(exactly.ids), exactly.note) == (3, "money: 6 of 6 spent")
 
 
 def test_decimals_are_counted_as_they_are_written():
@@ -242,6 +247,7 @@ def test_rows_that_are_left_out_are_in_no_batch_of_a_price_between(seed, most, l
     n, budget = 60, 12
     ids, groups = np.arange(n), rng.integers(0, 4, n)
     scores, costs = rng.integers(0, 9, n) / 4.0, rng.integers(0, 7, n)
+    scores[groups == 3] /= 16.0  # picked only where they must be
     codes = np.arange(4)
     quotas = Quotas(codes, np.full(4, most), np.full(4, least), most)
     limits = Limits(cost="cost", max_cost=1_000, group="g", quota=most, least=least)
@@ -261,6 +267,40 @@ def test_rows_that_are_left_out_are_in_no_batch_of_a_price_between(seed, most, l
         at_low, at_high = (scores - one * unit * costs for one in (low, high))
         best = np.array([at_high[groups == group].max() for group in groups])
         assert not set(ids[at_low < best - 1e-5]) & set(kept)
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_a_row_that_no_batch_can_pay_makes_nothing_dearer(num_slices):
+    scores = np.array([1_000.0, *[10.0] * 20, *[1.0] * 20])
+    costs = np.array([25.0, *[2.0] * 20, *[0.5] * 20])
+    limits = Limits(cost="cost", max_cost=20)
+    picks = pick(limits, np.arange(41), scores, {"cost": costs}, 30, num_slices)
+    assert (picks.scores.tolist(), costs[picks.ids].sum()) == ([10.0] * 10, 20.0)
+
+
+def test_of_rows_that_groups_must_give_the_cheapest_are_taken_where_money_asks_for_it():
+    scores, costs = np.array([1.0, 0.0, 1.0, 0.0]), np.array([5, 4, 5, 4])
+    features = {"cost": costs, G: np.array([1, 1, 2, 2])}
+    for max_cost, wanted in ((10, [0, 2]), (9, [0, 3]), (8, [1, 3])):
+        limits = Limits(cost="cost", max_cost=max_cost, group="g", least=1)
+        picks = pick(limits, np.arange(4), scores, features, 2)
+        assert costs[picks.ids].sum() == costs[wanted].sum()
+        assert sorted(picks.ids % 2) == sorted(one % 2 for one in wanted)
+    limits = Limits(cost="cost", max_cost=7, group="g", least=1)
+    with pytest.raises(ConfigError, match=r"cost at least 8, and limits.max_cost is 7"):
+        pick(limits, np.arange(4), scores, features, 2)
+
+
+def test_the_search_ends_one_row_from_the_best_and_no_further():
+    def ends(low, high):
+        return price._are_neighbours(np.array(low, np.int64), np.array(high, np.int64))
+
+    assert ends([1, 2, 3], [1, 2, 3])
+    assert ends([1, 2, 3], [1, 3])
+    assert ends([1, 2, 3], [1, 3, 4])
+    assert not ends([1, 2, 3], [1])
+    assert not ends([1, 2, 3], [1, 4, 5])
+    assert not ends([1, 2, 3, 4], [1, 2, 5])
 
 
 # ------------------------------------------------------------------------------------- refusals

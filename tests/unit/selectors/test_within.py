@@ -32,11 +32,13 @@ class World:
         self.scores = rng.random(n)
         self.ids = rng.permutation(3 * (n + num_known))[: n + num_known]
         self.n = n
+        self.kind = rng.integers(0, 50, n + num_known)
 
     def sides(self, num_slices=1, seed=None):
         probs = np.exp(self.x[:, :3])
         probs /= probs.sum(axis=1, keepdims=True)
         every = {"embeds": self.x, "probs": probs, tags_of("group"): self.group, "cost": self.cost}
+        every[tags_of("kind")] = self.kind
         mine = {name: a[: self.n] for name, a in every.items()}
         known = {name: a[self.n :] for name, a in every.items()}
         rows = cut(self.ids[: self.n], self.scores, mine, num_slices, seed)
@@ -116,6 +118,43 @@ def test_limits_hold_for_every_slicing(method):
         again = selector.select(*world.sides(num_slices, seed), 60, KEYS)
         assert again.ids.tolist() == first.ids.tolist()
         assert again.reasons == first.reasons
+
+
+@pytest.mark.parametrize("method", [*METHODS, TopK])
+@pytest.mark.parametrize("num_slices", [1, 4])
+def test_no_value_of_a_column_is_picked_twice_or_labelled_already(method, num_slices):
+    world = World(4)
+    picks = method(limits=Limits(duplicates="kind")).select(*world.sides(num_slices, 1), 60, KEYS)
+    kind_of = dict(zip(world.ids.tolist(), world.kind.tolist(), strict=True))
+    kinds = [kind_of[i] for i in picks.ids.tolist()]
+    left = set(world.kind[: world.n].tolist()) - set(world.kind[world.n :].tolist())
+    assert sorted(kinds) == sorted(left)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "limits",
+    [Limits(group="group", quotas={0: 0}), Limits(cost="cost", max_cost=8_000)],
+    ids=["quota", "money"],
+)
+def test_rows_that_are_closed_from_the_beginning_are_not_the_first_pick(method, limits):
+    world = World(4, num_known=0)
+    world.x[world.group == 0] *= 10.0  # and most of what a method likes
+    world.scores[world.group == 0] += 10.0
+    world.cost[world.group == 0] = 9_000
+    picks = method(limits=limits).select(*world.sides(3, 1), 30, KEYS)
+    assert len(picks.ids) == 30
+    assert not np.isin(picks.ids, world.ids[world.group == 0]).any()
+
+
+@pytest.mark.parametrize("method", [*METHODS, TopK])
+def test_what_groups_must_give_and_duplicates_forbid_is_an_error_of_every_method(method):
+    world = World(4)
+    bounds = {"group": "group", "least": {0: 51}, "duplicates": "kind"}  # there are 50 kinds
+    with pytest.raises(ConfigError, match=r"limits.least is not met: \d+ of 51 rows of group 0;"):
+        method(limits=Limits(**bounds)).select(*world.sides(2), 80, KEYS)
+    picks = method(limits=Limits(strict=False, **bounds)).select(*world.sides(2), 80, KEYS)
+    assert "least is not met: " in picks.note
 
 
 @pytest.mark.parametrize("method", METHODS)
