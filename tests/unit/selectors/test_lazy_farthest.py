@@ -160,6 +160,59 @@ def test_the_plain_way_and_the_lazy_way_agree(monkeypatch):
             np.testing.assert_allclose(few.keys, many.keys, rtol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("num_known", [0, 4])
+def test_the_plain_way_is_exact_far_from_0(weighted, num_known):
+    # Squared norms of 5e8 in float32: rounding is larger than the distances between the rows.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400 + num_known, 5)) + 1e4
+    x, known = x[:400], x[400:]
+    weights = rng.random(400) * 1000 if weighted else np.ones(400)
+    rows = cut(np.arange(400), weights, {"embeds": x}, 2)
+    held = labelled(np.arange(900, 900 + num_known), {"embeds": known})
+    method = KCenter(precision="float", weighted=weighted)
+    picks = method.select(rows, held if num_known else none_labelled(embeds=x), 40, KEYS)
+    assert "a small batch" in picks.note
+    assert picks.ids.tolist() == by_hand(np.arange(400), x, known, 40, weights).tolist()
+
+
+def test_the_plain_way_takes_ties_by_id_among_more_rows_than_it_measures_at_a_time():
+    x = np.ones((5_000, 2), np.float32)
+    held = labelled(np.array([9_000]), {"embeds": np.zeros((1, 2), np.float32)})
+    ids = np.arange(5_000) * 3 - 7_000
+    picks = KCenter().select(cut(ids, features={"embeds": x}), held, 5, KEYS)
+    assert "a small batch" in picks.note
+    assert picks.ids.tolist() == ids[:5].tolist()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        KCenter(precision="float"),
+        KCenter(precision="integer"),
+        KCenter(precision="float", weighted=True),
+        Coverage(num_references=60),
+        LogDet(),
+        Pairwise(num_neighbours=4, beta=0.3),
+    ],
+    ids=repr,
+)
+def test_one_slice_may_hold_all_rows_that_count(small_pools, method):
+    # Such a slice has more rows above the threshold than it sends.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 3)) * np.linspace(0.01, 4, 400)[:, None]
+    features = {"embeds": x.astype(np.float32)}
+    scores = np.linspace(0.1, 1, 400)
+    found = [
+        method.select(
+            cut(np.arange(400), scores, features, num_slices), none_labelled(**features), 120, KEYS
+        )
+        for num_slices in (1, 20)
+    ]
+    assert found[0].ids.tolist() == found[1].ids.tolist()
+    assert found[0].keys.tobytes() == found[1].keys.tobytes()
+
+
 def test_a_crowd_of_ties_does_not_stop_it(small_pools):
     x = np.zeros((400, 3), np.float32)
     x[:3] = np.eye(3)
