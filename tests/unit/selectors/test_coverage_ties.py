@@ -1,5 +1,7 @@
 """Coverage where rows tie: the plain greedy over canonical gains, and what it may cost."""
 
+import itertools
+
 import numpy as np
 import pytest
 from slices import cut, labelled, none_labelled
@@ -69,6 +71,19 @@ def test_every_pick_has_the_highest_canonical_gain_and_of_those_the_smallest_id(
     again = selector.select(*sides(world(kind), 5), 40, KEYS)
     assert again.ids.tolist() == first.ids.tolist()
     assert again.keys.tobytes() == first.keys.tobytes()
+
+
+@pytest.mark.parametrize("length", [20.0, 60.0, 90.0, 150.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_add_the_same_in_another_order_tie(length, seed):
+    # All ways to turn the axes: what a row adds, its turned copies add, reference by reference.
+    some = np.random.default_rng(seed).integers(-99, 100, (60, 3))
+    x = np.concatenate([some[:, turn] for turn in itertools.permutations(range(3))])
+    rows, held = sides(x.astype(np.int8), known=0)
+    picks = Coverage(length=length).select(rows, held, 2, KEYS)
+    assert "their own codes" in picks.note
+    first = int(np.flatnonzero(IDS[: len(x)] == picks.ids[0])[0])
+    assert picks.ids[0] == IDS[first % 60 : len(x) : 60].min()
 
 
 @pytest.mark.parametrize("precision", [None, "float"])

@@ -10,10 +10,11 @@ from slices import cut, labelled, none_labelled
 
 from rayal.errors import ConfigError, ScoringError
 from rayal.keys import Keys
-from rayal.selectors import volume
+from rayal.selectors import lazy, volume
 from rayal.selectors.coverage import Coverage
 from rayal.selectors.log_det import LogDet
 from rayal.selectors.pairwise import Pairwise
+from rayal.types import NO_ID
 
 KEYS = Keys(3, 1)
 
@@ -177,15 +178,21 @@ def test_log_det_weighs_by_score():
     assert picks.ids.tolist() == log_det_by_hand(world, 50, True, 0.1)[0].tolist()
 
 
-def pairwise_by_hand(world, budget, selector):
-    x, k = unit(world.x), selector.num_neighbours
+def graph_by_hand(world, k):
+    """The k nearest candidates of every row, distances, and whether candidates are neighbours."""
+    x = unit(world.x)
     far = squared(x, x[: world.n])
     ids = world.ids[: world.n]
     far[np.arange(world.n), np.arange(world.n)] = np.inf
     near = np.array([np.lexsort((ids, row.round(9)))[:k] for row in far])
     edge = np.zeros((world.n, world.n), bool)
     edge[np.arange(world.n)[:, None], near[: world.n]] = True
-    edge |= edge.T
+    return near, far, edge | edge.T
+
+
+def pairwise_by_hand(world, budget, selector):
+    near, far, edge = graph_by_hand(world, selector.num_neighbours)
+    ids = world.ids[: world.n]
     s = 1 - far / 4
     penalty = np.zeros(world.n)
     for row in range(world.n, len(world.ids)):
@@ -216,6 +223,25 @@ def test_pairwise_is_the_textbooks(ties, num_known, num_slices):
         ids, keys = pairwise_by_hand(world, 120, selector)
         np.testing.assert_allclose(picks.keys, keys, atol=1e-8)
         assert picks.ids.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("num_known", [0, 40])
+@pytest.mark.parametrize("num_slices", [1, 5])
+def test_pairwise_names_the_last_neighbour_picked_or_labelled(num_known, num_slices, monkeypatch):
+    for name, value in (("_FEWEST", 3), ("_MOST", 17), ("_AIM", 9)):
+        monkeypatch.setattr(lazy, name, value)  # many rounds
+    world = World(3, num_rows=200, num_known=num_known)
+    selector = Pairwise(alpha=1.0, beta=0.3, num_neighbours=5, precision="float")
+    picks = selector.select(*world.sides(num_slices), 100, KEYS)
+    near, _, edge = graph_by_hand(world, 5)
+    place = {int(sample_id): row for row, sample_id in enumerate(world.ids)}
+    rows = [place[sample_id] for sample_id in picks.ids.tolist()]
+    known = sorted(range(world.n, len(world.ids)), key=lambda row: world.ids[row])
+    for turn, row in enumerate(rows):
+        before = [one for one in known if row in near[one]]
+        before += [one for one in rows[:turn] if edge[row, one]]
+        last = world.ids[before[-1]] if before else NO_ID
+        assert picks.details["nearest_id"][turn] == last
 
 
 EVERY = [
