@@ -239,6 +239,16 @@ def test_all_classes_as_the_likeliest_ones_change_no_draw():
     np.testing.assert_allclose(top.keys, whole.keys, rtol=1e-6)
 
 
+def test_more_centers_than_a_block_of_few_classes_holds():
+    ids, features, n = world(9, num_rows=200, num_known=200, num_classes=12)
+    outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
+    features[top_of_probs(12)] = outputs[top_of_probs(12)].numpy()
+    whole = Badge().select(*sides(ids, features, n, 3), 60, Keys(1, 0))
+    top = Badge(top_classes=12).select(*sides(ids, features, n, 3), 60, Keys(1, 0))
+    assert (top.ids == whole.ids).all()
+    assert (top.details["nearest_id"] == whole.details["nearest_id"]).all()
+
+
 def test_the_likeliest_of_many_classes_are_enough():
     ids, features, n = world(9, num_rows=300, num_known=5, num_classes=400)
     outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
@@ -368,6 +378,31 @@ def test_rows_without_distance_are_taken_as_far_as_limits_admit(num_slices, kind
     picks = select(Limits(duplicates="embeds"), 60)
     assert len(picks.ids) == 6  # five rows of their own, and 0 once
     assert "limits left 6 of 60" in picks.note
+
+
+@pytest.mark.parametrize("num_slices", [1, 3])
+def test_the_first_pick_is_of_rows_that_limits_leave(num_slices):
+    ids, features = in_groups(60, 60)
+    features["embeds"][5] *= 9
+    features[GROUP][5] = 2
+    closed = Badge(limits=Limits(group="group", quotas={2: 0}))
+    picks = closed.select(*sides(ids, features, 60, num_slices), 9, Keys(0, 0))
+    rows = [ids.tolist().index(i) for i in picks.ids.tolist()]
+    norms = np.linalg.norm(features["embeds"], axis=1)  # probs are all alike
+    assert rows[0] == np.where(features[GROUP] == 2, 0.0, norms).argmax()
+    assert (features[GROUP][rows] != 2).all()
+
+
+@pytest.mark.parametrize(("num_slices", "seed"), [(2, None), (2, 1), (3, 2)])
+def test_more_rows_without_distance_than_a_slice_offers_at_a_time(num_slices, seed):
+    ids, features = in_groups(4200, 5, num_groups=2)
+    badge = Badge(limits=Limits(group="group", quota=1500))
+    picks = badge.select(*sides(ids, features, 4200, num_slices, seed), 2600, Keys(0, 0))
+    one = badge.select(*sides(ids, features, 4200), 2600, Keys(0, 0))
+    assert picks.ids.tolist() == one.ids.tolist()
+    assert len(set(picks.ids.tolist())) == 2600
+    # Five with a gradient and one without, which is as far from them as any, are drawn.
+    assert picks.ids[6:].tolist() == sorted(picks.ids[6:].tolist())
 
 
 @pytest.mark.parametrize("side", ["embeds", "probs"])

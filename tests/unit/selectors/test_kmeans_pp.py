@@ -123,3 +123,23 @@ def test_the_first_pick_is_every_row_alike_often():
         )
         counts[picks.ids[0]] += 1
     assert ((counts - 100) ** 2 / 100).sum() < 27.9  # 9 degrees of freedom: p = 0.001
+
+
+@pytest.mark.parametrize("num_known", [0, 20])
+def test_the_nearest_row_of_a_draw_is_named(num_known):
+    rows = np.random.default_rng(4).normal(size=(200, 2))
+    n = 200 - num_known
+    known = (
+        labelled(np.arange(n, 200), {"embeds": rows[n:]})
+        if num_known
+        else none_labelled(embeds=rows)
+    )
+    rows_of = cut(np.arange(n), features={"embeds": rows[:n]}, num_slices=3)
+    picks = KMeansPP(precision="float").select(rows_of, known, 80, Keys(1, 0))
+    there = list(range(n, 200))
+    for rank, sample_id in enumerate(picks.ids.tolist()):
+        if there:
+            apart = np.linalg.norm(rows[there] - rows[sample_id], axis=1)
+            assert picks.details["nearest_id"][rank] == there[int(apart.argmin())]
+            assert picks.details["nearest_distance"][rank] == pytest.approx(apart.min(), rel=1e-5)
+        there.append(sample_id)

@@ -240,3 +240,29 @@ def test_groups_travel_only_where_a_slice_leaves_no_room_for_the_budget():
     assert survey(part, 0, limits, 48).is_enough
     assert not len(survey(part, 0, limits, 48).codes)
     assert not len(survey(part, 0, limits, None).codes)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("num_known", [0, 5])
+def test_limits_may_leave_nothing_to_pick(method, num_known):
+    limits = Limits(group="group", quotas=dict.fromkeys(range(4), 0), strict=False)
+    picks = method(limits=limits).select(*World(8, num_known=num_known).sides(3), 9, KEYS)
+    assert len(picks.ids) == 0
+    assert "limits left 0 of 9 rows to pick" in picks.note
+
+
+@pytest.mark.parametrize("method", [Badge, KMeansPP])
+@pytest.mark.parametrize("num_known", [0, 12])
+def test_draws_of_one_batch_are_not_alike(method, num_known):
+    """Rows of 60 directions: far from each other, and no two of one may be picked."""
+    rng = np.random.default_rng(0)
+    world = World(9, n=600, num_known=num_known)
+    of, directions = rng.integers(0, 60, 600 + num_known), rng.standard_normal((60, 5))
+    world.x = (directions[of] * rng.lognormal(0, 1.5, (len(of), 1))).astype(np.float32)
+    of_id = dict(zip(world.ids.tolist(), of.tolist(), strict=True))
+    for seed in range(3):
+        picks = method(limits=Limits(near=0.9999)).select(*world.sides(3), 40, Keys(seed, 0))
+        there = [of_id[i] for i in [*picks.ids.tolist(), *world.ids[600:].tolist()]]
+        drawn = len(picks.ids)
+        assert len(set(there[:drawn])) == drawn == 40
+        assert not set(there[:drawn]) & set(there[drawn:])
