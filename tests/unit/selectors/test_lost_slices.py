@@ -28,6 +28,12 @@ from rayal.types import Slice, tags_of
 EVERY = [
     TopK(), KCenter(), Badge(), ClusterMargin(), KMeans(), GSx(), GSy(), IGS(), LCMD(),
     Direct(), Direct(0.5), Galaxy(), TypiClust(), TypiClust(max_clusters=2, max_reference=20),
+    KMeansPP(),
+    KMeansPP(precision="float"),
+    KCenter(precision="integer"),
+    Coverage(num_references=20),
+    LogDet(),
+    Pairwise(num_neighbours=4),
 ]  # fmt: skip
 
 
@@ -102,8 +108,9 @@ def check_that_losses_change_nothing(selector, rows, before, budget, every):
     steady = selector.select(rows, before, budget, Keys(2, 1))
     sides = Losing(rows.parts, every), Losing(before.parts, every)
     shaken = selector.select(*sides, budget, Keys(2, 1))
-    assert shaken.reasons == steady.reasons
     assert (shaken.ids == steady.ids).all()
     assert shaken.keys.tobytes() == steady.keys.tobytes()
+    assert shaken.reasons == steady.reasons
+    np.testing.assert_array_equal(shaken.probabilities, steady.probabilities)
     for name, values in steady.details.items():
         np.testing.assert_array_equal(shaken.details[name], values, err_msg=name)
