@@ -1,5 +1,7 @@
 """The probabilities that badge and kmeans_pp log: each is D^2 / (sum of all D^2)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from slices import cut, labelled, none_labelled
@@ -119,6 +121,46 @@ def test_neither_slices_nor_a_lost_one_change_a_chance(num_rows):
     candidates, known = sides(rows, probs, 3)
     again = Badge().select(Losing(candidates.parts), known, 60, Keys(1, 0))
     assert again.probabilities.tobytes() == first.probabilities.tobytes()
+
+
+@pytest.mark.parametrize("selector", SELECTORS, ids=["badge", "kmeans_pp f", "kmeans_pp"])
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("every", [3, 0])
+def test_lost_and_repeated_questions_change_none_of_many_batches(selector, limited, every):
+    rows, probs = rows_of("tight", 400)
+    group = {tags_of("group"): np.arange(400) % 4}
+    limits = Limits(group="group", quota=35) if limited else None
+    selector = dataclasses.replace(selector, limits=limits)
+    candidates, known = sides(rows, probs, 3, 8, **group)
+    first = selector.select(candidates, known, 120, Keys(1, 0))
+    shaken = Losing(candidates.parts, every), Losing(known.parts, every)
+    again = selector.select(*shaken, 120, Keys(1, 0))
+    assert again.ids.tolist() == first.ids.tolist()
+    assert again.reasons == first.reasons
+    for name, values in first.details.items():
+        np.testing.assert_array_equal(again.details[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("selector", SELECTORS[1:], ids=["kmeans_pp f", "kmeans_pp"])
+def test_a_driver_that_died_draws_the_same_rows(tmp_path, selector):
+    """What a slice was asked since its last refresh leaves nothing behind."""
+    rows, probs = rows_of("tight", 400)
+
+    def select():
+        candidates, known = sides(rows, probs, 3, 8)
+        candidates.journal = Journal(tmp_path / "journal")
+        return selector.select(candidates, known, 120, Keys(1, 0))
+
+    first = select()
+    lines = (tmp_path / "journal").read_text().splitlines()
+    assert sum('"refresh"' in line for line in lines) > 2
+    for number in range(2, len(lines), 2):
+        (tmp_path / "journal").write_text("\n".join(lines[:number]) + "\n")
+        again = select()
+        assert again.ids.tolist() == first.ids.tolist()
+        assert again.reasons == first.reasons
+        for name, values in first.details.items():
+            np.testing.assert_array_equal(again.details[name], values, err_msg=name)
 
 
 @pytest.mark.parametrize("num_rows", [1500, 6000])

@@ -392,6 +392,22 @@ def test_sums_are_exact():
     assert sizes.watched(9).tolist() == [0, 1]
 
 
+def test_sizes_are_compared_by_their_sums_and_not_by_the_limbs_of_their_parts():
+    half = 2.0**-24  # of the last bit of the first limb: two of them carry into it
+
+    def largest_of(*sizes):
+        driver = Sizes(2, 4)
+        for cluster, squared in enumerate(sizes):
+            sums = np.stack(limbs(np.array(squared), 4), axis=1).astype(np.int64).sum(axis=0)
+            change = clusters.Change(np.array([cluster]), sums[None], np.array([len(squared)]))
+            driver.learn([change])
+        return driver.largest()
+
+    assert largest_of([1.0 + half, 1.0 + half], [1.0 + 2 * half, 1.0]) == 0  # of equals the first
+    assert largest_of([1.0 + 2 * half, 1.0], [1.0 + half, 1.0 + half]) == 0
+    assert largest_of([1.0 + 2 * half, 1.0], [1.0 + half, 1.0 + half, 2.0**-60]) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 @pytest.mark.parametrize("num_known", [0, 30])
