@@ -62,6 +62,22 @@ def test_fewer_rows_than_cells_give_a_cell_a_row(monkeypatch):
     assert all((found.of(part)[0] >= 0).all() for part in rows.parts)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_upper_cells_without_rows_hold_no_cells(monkeypatch, seed):
+    monkeypatch.setattr(cells, "MOST_FLAT", 50)
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((15, 4))[rng.integers(0, 15, 900)]
+    found, rows = fitted(x, 400, per_cluster=2)  # 20 upper cells of 15 distinct rows
+    assert found.number == 400
+    assert len(found.upper_TD) == len(found.starts) - 1 <= 15
+    assert (np.diff(found.starts) > 0).all()
+    for part in rows.parts:
+        clusters, squared = found.of(part)
+        assert (clusters >= 0).all()
+        # faiss parts equal rows by about a thousandth; distinct ones are farther apart.
+        assert (np.sqrt(squared) < 0.01 * found.grid.scale).all()
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_shares_are_whole_and_no_more_than_asked_for(seed):
     rng = np.random.default_rng(seed)

@@ -176,6 +176,21 @@ def test_the_densest_place_of_a_cluster_is_picked_and_not_its_middle():
     assert 0.02 < picks.keys[0] < 0.1
 
 
+def test_a_tight_cluster_far_from_the_others_is_measured_by_differences():
+    world = World(0, n=120, num_known=0, width=3)
+    world.embeds = 1e-3 * np.random.default_rng(0).standard_normal((120, 3))
+    world.embeds[80:] += 1e6
+    picks = TypiClust(max_clusters=2, num_neighbors=5).select(*world.sides(3, 1), 40, KEYS)
+    place = {int(sample_id): row for row, sample_id in enumerate(world.ids)}
+    far = world.embeds[80:]
+    apart = np.linalg.norm(far[:, None] - far, axis=2)
+    means = np.sort(apart, axis=1)[:, 1:6].mean(axis=1)  # 0 is the row itself
+    there = [(place[i], key) for i, key in zip(picks.ids.tolist(), picks.keys, strict=True)]
+    rows, keys = zip(*[(row - 80, key) for row, key in there if row >= 80], strict=True)
+    assert rows == tuple(np.argsort(means)[: len(rows)])
+    np.testing.assert_allclose(keys, means[list(rows)], rtol=1e-5)
+
+
 def test_bad_input_is_named():
     world = World(4)
     world.embeds[9, 2] = np.inf
