@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rayal.columns import TAG_BYTES, tag_of
 from rayal.errors import ScoringError
 from rayal.selectors.alike import Carried, digests_of, flat
+from rayal.selectors.lazy import KEPT
 from rayal.selectors.limit_arguments import check_limits
 from rayal.types import OUTPUTS, PREDICTED_CLASS, Float64s, Ids, Kind, Needs, Slice, tags_of
 
@@ -229,7 +230,15 @@ class Limits:
     def _costs(self, part: Slice) -> Int64s:
         if self.cost is None or not len(part):
             return np.zeros(len(part), np.int64)
-        values = _as_written(one_a_row(part.feature(self.cost), self.cost))
+        name = f"{KEPT}costs by {self.cost} and {self.max_cost}"
+        if name not in part.cache:
+            part.cache[name] = self._counted(one_a_row(part.feature(self.cost), self.cost))
+        costs: Int64s = part.cache[name]
+        return costs
+
+    def _counted(self, costs: np.ndarray) -> Int64s:
+        """Gives (m,) costs in steps."""
+        values = _as_written(costs)
         # What is dearer than a batch may be is as good as a step dearer: sums stay in 64 bits.
         dear = float(self.most_steps or 0) + 1.0
         with np.errstate(over="ignore"):
@@ -269,12 +278,19 @@ def one_a_row(values: np.ndarray, name: str | None) -> np.ndarray:
 
 def _as_written(values: np.ndarray) -> Float64s:
     """Gives (m,) numbers in float64: of a shorter float the decimal that it is written as, since
-    0.1 is 0.10000000149 in float32, and ten of these are more than 1. A microsecond a row of those.
-    """
+    0.1 is 0.10000000149 in float32, and ten of these are more than 1."""
     wide = values.astype(np.float64)
     if values.dtype.kind == "f" and values.dtype.itemsize < wide.itemsize:
-        broken = wide != np.rint(wide)
-        wide[broken] = values[broken].astype("U").astype(np.float64)
+        broken = np.flatnonzero(wide != np.rint(wide))
+        for digits in (0, 1):  # beyond those that every such float keeps
+            some = wide[broken]
+            with np.errstate(invalid="ignore", over="ignore"):  # others refuse what is not finite
+                places = np.finfo(values.dtype).precision - 1 + digits
+                ten = 10.0 ** (places - np.floor(np.log10(np.abs(some))))
+                decimals = np.rint(some * ten) / ten
+                is_same = decimals.astype(values.dtype) == values[broken]
+            wide[broken[is_same]] = decimals[is_same]
+            broken = broken[~is_same]
     return wide
 
 
