@@ -40,10 +40,9 @@ class Badge:
     C + D products each, instead of M B; 40 bytes a row stay in the slices, 48 beside labelled rows.
     Rows without distance to the picks are left for last, by id. The deciding key is D^2 (the
     squared norm for a first pick); the probability is that of the draw given those before it, D^2 /
-    (sum of all D^2) of the rows that limits leave, from a sum over all rows (up to 4,096; errors
-    below 10 %, mostly below 1 %) or over some thousand drawn ones (nine of ten within 7 %; see
-    `rayal.selectors.potential`). It is left out where it may be off by more than 10 %, for a first
-    pick by norm, and for rows without distance.
+    (sum of all D^2) of the rows that limits leave, from a sum over all rows (up to 4,096) or over
+    some thousand drawn ones (see `rayal.selectors.potential`). It is left out where it may be off
+    by more than 10 %, for a first pick by norm, and for rows without distance.
 
     Departures: labelled and pending rows are centers, which they are not in the paper, so with
     labels the first pick is drawn, too; `top_classes` leaves out the small probabilities of a row.

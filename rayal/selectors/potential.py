@@ -8,10 +8,8 @@ blocks; between two blocks the sum, which only falls, is interpolated.
 
 What may be off by more than a tenth is not said. The errors that count: that of a sample (1.65
 standard errors, and rows like the pick that it may have missed) and that of an interpolation (the
-two sums bound it). Measured with 10 to 400 picks of rows that are isotropic, clustered, in tight
-clusters and of heavy tails: up to 4,096 rows all chances are within 10 % of the truth and most
-within 1 %; of 20,000 rows nine of ten are within 7 %, all within 10 %, and at most 4 % are not
-said, but 87 % of the 10 picks where a few rows hold most of the sum.
+two sums bound it). So most is said where many rows share the sum, and little of a batch of ten
+where a few rows hold most of it.
 """
 
 from __future__ import annotations

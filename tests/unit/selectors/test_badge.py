@@ -229,23 +229,24 @@ def test_the_probability_is_that_of_the_draw():
     assert abs(np.mean(inverse) - 3) < 0.15
 
 
-def test_all_classes_as_the_likeliest_ones_change_no_draw():
-    ids, features, n = world(9, num_rows=300, num_known=5, num_classes=12)
+def with_all_classes_and_the_likeliest(ids, features, n, budget):
     outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
     features[top_of_probs(12)] = outputs[top_of_probs(12)].numpy()
-    whole = Badge().select(*sides(ids, features, n, 3), 80, Keys(1, 0))
-    top = Badge(top_classes=12).select(*sides(ids, features, n, 3), 80, Keys(1, 0))
+    whole = Badge().select(*sides(ids, features, n, 3), budget, Keys(1, 0))
+    top = Badge(top_classes=12).select(*sides(ids, features, n, 3), budget, Keys(1, 0))
     assert (top.ids == whole.ids).all()
+    return whole, top
+
+
+def test_all_classes_as_the_likeliest_ones_change_no_draw():
+    ids, features, n = world(9, num_rows=300, num_known=5, num_classes=12)
+    whole, top = with_all_classes_and_the_likeliest(ids, features, n, 80)
     np.testing.assert_allclose(top.keys, whole.keys, rtol=1e-6)
 
 
 def test_more_centers_than_a_block_of_few_classes_holds():
     ids, features, n = world(9, num_rows=200, num_known=200, num_classes=12)
-    outputs = Outputs(torch.arange(len(ids)), {"probs": torch.from_numpy(features["probs"])})
-    features[top_of_probs(12)] = outputs[top_of_probs(12)].numpy()
-    whole = Badge().select(*sides(ids, features, n, 3), 60, Keys(1, 0))
-    top = Badge(top_classes=12).select(*sides(ids, features, n, 3), 60, Keys(1, 0))
-    assert (top.ids == whole.ids).all()
+    whole, top = with_all_classes_and_the_likeliest(ids, features, n, 60)
     assert (top.details["nearest_id"] == whole.details["nearest_id"]).all()
 
 
