@@ -84,3 +84,15 @@ def write_files(
         path = folder / f"part-{number}.parquet"
         pq.write_table(table_of(rows_of(arrays, some)), path, row_group_size=row_group_size)
     return str(folder / "*.parquet")
+
+
+NUM_ROWS, BUDGET = 600, 20
+ARRAYS = outputs_of(NUM_ROWS)  # what most tests of `rayal.select` choose from
+IDS = ARRAYS["sample_id"]
+
+
+def some_labelled() -> dict[str, np.ndarray]:
+    """Gives every twentieth row of `ARRAYS` with its label, some of them pending."""
+    labels = ARRAYS["group"][::20].astype(np.float64)
+    labels[::5] = np.nan
+    return {"sample_id": IDS[::20], "label": labels}

@@ -2,66 +2,22 @@
 
 import numpy as np
 import pytest
+from farthest_worlds import KINDS, by_hand, rows_of_kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from slices import Slices, cut, labelled, none_labelled
+from slices import cut, labelled, none_labelled
 
 from rayal.errors import ConfigError, ScoringError
-from rayal.journal import Journal
 from rayal.keys import Keys, hash_u64, salt
-from rayal.selectors import farthest, lazy, nearest_center
-from rayal.selectors.badge import Badge
-from rayal.selectors.codes import check_exact, fit_codes
+from rayal.selectors import lazy
+from rayal.selectors.codes import fit_codes
 from rayal.selectors.coverage import Coverage
-from rayal.selectors.gsx import GSx
 from rayal.selectors.k_center import KCenter
-from rayal.selectors.kmeans_pp import KMeansPP
 from rayal.selectors.log_det import LogDet
 from rayal.selectors.pairwise import Pairwise
 from rayal.selectors.space import sample_of
 
 KEYS = Keys(2, 0)
-KINDS = ("plain", "duplicates", "lattice", "wild norms", "offset", "one value", "spikes")
-
-
-def rows_of_kind(kind, rng, n, width):
-    x = rng.standard_normal((n, width)).astype(np.float32)
-    if kind == "duplicates":
-        x = x[rng.integers(0, max(1, n // 3), n)]
-    elif kind == "lattice":
-        x = np.round(2 * x)
-    elif kind == "wild norms":
-        x *= rng.lognormal(0, 2, (n, 1)).astype(np.float32)
-    elif kind == "offset":
-        x += 100
-    elif kind == "one value":
-        x[:] = x[0]
-    elif kind == "spikes":
-        x[rng.random(n) < 0.05, 0] *= 50
-    return x
-
-
-def by_hand(ids, x, known, budget, weights=None):
-    """The plain greedy in float64, every distance a sum over differences; ties by id."""
-    x, known = x.astype(np.float64), known.astype(np.float64)
-    weights = np.ones(len(ids)) if weights is None else weights
-    order = np.argsort(ids)  # so that argmax gives the smallest id
-    ids, x, weights = ids[order], x[order], weights[order]
-
-    def squared(center):
-        return ((x - center) ** 2).sum(axis=1)
-
-    near = np.full(len(ids), np.inf)
-    for center in known:
-        near = np.minimum(near, squared(center))
-    picked = []
-    while len(picked) < min(budget, len(ids)):
-        gains = near * weights**2 if len(known) or picked else squared(x.mean(axis=0))
-        gains = np.where(np.isin(np.arange(len(ids)), picked), -1.0, gains)
-        row = int(gains.argmax())
-        picked.append(row)
-        near = np.minimum(near, squared(x[row]))
-    return ids[picked]
 
 
 def codes_of(x, known, budget):
@@ -71,22 +27,6 @@ def codes_of(x, known, budget):
     sample = sample_of(every, ("embeds",), 0)
     codes, _ = fit_codes("embeds", every, held, sample[0], budget, 1, force=True)
     return codes
-
-
-@pytest.fixture
-def small_pools(monkeypatch):
-    """Thresholds, inner pools and blocks of a few rows, so that small worlds meet all of them."""
-    for module, name, value in (
-        (lazy, "_FEWEST", 3),
-        (lazy, "_MOST", 17),
-        (lazy, "_AIM", 9),
-        (nearest_center, "_INNER", 5),
-        (nearest_center, "BLOCK_ROWS", 13),
-        (nearest_center, "BLOCK_CENTERS", 7),
-        (farthest, "_CENTERS", 4),
-    ):
-        monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr("rayal.selectors.plain.MOST_PICKS", 0)  # never the plain way
 
 
 @settings(
@@ -141,48 +81,6 @@ def test_weights_multiply_distances(small_pools, kind):
     held = labelled(np.arange(900, 903), {"embeds": known})
     picks = KCenter(precision="float", weighted=True).select(rows, held, 60, KEYS)
     assert picks.ids.tolist() == by_hand(ids, x, known, 60, weights).tolist()
-
-
-def test_the_plain_way_and_the_lazy_way_agree(monkeypatch):
-    rng = np.random.default_rng(1)
-    for kind in KINDS:
-        x = rows_of_kind(kind, rng, 3000, 7)
-        weights = rng.random(3000)
-        for selector in (KCenter(), GSx(), KCenter(weighted=True)):
-            rows = cut(np.arange(3000), weights, {"embeds": x}, 3)
-            few = selector.select(rows, none_labelled(embeds=x), 40, KEYS)
-            assert "a small batch" in few.note or kind in ("one value",)
-            with monkeypatch.context() as patch:
-                patch.setattr("rayal.selectors.plain.MOST_PICKS", 0)
-                patch.setattr("rayal.selectors.farthest.fit_codes", lambda *a: (None, "none"))
-                many = selector.select(rows, none_labelled(embeds=x), 40, KEYS)
-            assert few.ids.tolist() == many.ids.tolist()
-            np.testing.assert_allclose(few.keys, many.keys, rtol=1e-12)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("num_known", [0, 4])
-def test_the_plain_way_is_exact_far_from_0(weighted, num_known):
-    # Squared norms of 5e8 in float32: rounding is larger than the distances between the rows.
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((400 + num_known, 5)) + 1e4
-    x, known = x[:400], x[400:]
-    weights = rng.random(400) * 1000 if weighted else np.ones(400)
-    rows = cut(np.arange(400), weights, {"embeds": x}, 2)
-    held = labelled(np.arange(900, 900 + num_known), {"embeds": known})
-    method = KCenter(precision="float", weighted=weighted)
-    picks = method.select(rows, held if num_known else none_labelled(embeds=x), 40, KEYS)
-    assert "a small batch" in picks.note
-    assert picks.ids.tolist() == by_hand(np.arange(400), x, known, 40, weights).tolist()
-
-
-def test_the_plain_way_takes_ties_by_id_among_more_rows_than_it_measures_at_a_time():
-    x = np.ones((5_000, 2), np.float32)
-    held = labelled(np.array([9_000]), {"embeds": np.zeros((1, 2), np.float32)})
-    ids = np.arange(5_000) * 3 - 7_000
-    picks = KCenter().select(cut(ids, features={"embeds": x}), held, 5, KEYS)
-    assert "a small batch" in picks.note
-    assert picks.ids.tolist() == ids[:5].tolist()
 
 
 @pytest.mark.parametrize(
@@ -354,148 +252,6 @@ def test_a_crowd_that_rounding_cannot_tell_apart_does_not_stop_the_greedy():
 def test_bounds_that_are_no_numbers_are_refused():
     with pytest.raises(ScoringError, match="gains of 1 of 3 rows are no numbers"):
         lazy.sketch(np.array([1.0, np.nan, 2.0]))
-
-
-def test_the_choice_of_precision_and_why_is_said():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((3000, 32)).astype(np.float32)
-
-    def note(rows, **arguments):
-        every = cut(np.arange(3000), features={"embeds": rows}, num_slices=2)
-        return KCenter(**arguments).select(every, none_labelled(embeds=rows), 60, KEYS).note
-
-    assert note(x).startswith("mode q, int8: a step is 0.")
-    assert note(x, precision="float").startswith("mode f, precision: float; ")
-    spiky = x.copy()
-    spiky[::100, 0] *= 50
-    assert note(spiky).startswith("mode q, int16: ")
-    wild = x * rng.lognormal(0, 3, (3000, 1)).astype(np.float32)
-    assert note(wild).startswith("mode f, a step is ")
-    assert note((20 * x).astype(np.int8)).startswith("mode q, int8 features are their own codes")
-    assert note(np.ones_like(x)).startswith("mode f, all rows are equal")
-
-
-def test_codes_that_are_too_many_to_keep_are_made_anew(monkeypatch):
-    rng = np.random.default_rng(7)
-    x = rng.standard_normal((900, 6)).astype(np.float32)
-    found = []
-    for most in (1 << 30, 100):
-        monkeypatch.setattr("rayal.selectors.codes._CODES_BYTES", most)
-        rows = cut(np.arange(900), features={"embeds": x}, num_slices=3)
-        picks = KCenter(precision="integer").select(rows, none_labelled(embeds=x), 150, KEYS)
-        found.append(picks.ids.tolist())
-        assert (rows.parts[0].cache["codes"] is None) == (most == 100)
-    assert found[0] == found[1]
-
-
-def test_products_of_integers_are_exact_here():
-    import torch
-
-    check_exact(torch.device("cpu"))
-
-
-def test_a_device_that_rounds_is_refused(monkeypatch):
-    import torch
-
-    def rounded(*arguments, **more):
-        return right(*arguments, **more).bfloat16().float()
-
-    right = torch.addmm
-    monkeypatch.setattr(torch, "addmm", rounded)
-    with pytest.raises(ScoringError, match="products of integers are not exact on 'cpu'"):
-        check_exact(torch.device("cpu"))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", KINDS)
-def test_cuda_gives_the_cpus_picks(kind, monkeypatch):
-    import torch
-
-    from rayal.selectors import codes
-
-    rng = np.random.default_rng(9)
-    x = rows_of_kind(kind, rng, 20_000, 32)
-    rows = cut(np.arange(20_000), features={"embeds": x}, num_slices=3)
-    there = KCenter(precision="integer").select(rows, none_labelled(embeds=x), 500, KEYS)
-    monkeypatch.setattr(codes, "device_here", lambda: torch.device("cpu"))
-    here = KCenter(precision="integer").select(rows, none_labelled(embeds=x), 500, KEYS)
-    assert there.ids.tolist() == here.ids.tolist()
-
-
-class Dying(Slices):
-    """Slices whose driver dies at the n-th question."""
-
-    def __init__(self, parts, journal, last):
-        super().__init__(parts)
-        self.journal, self.left = journal, last
-
-    def each(self, ask, step, *args):
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-        return super().each(ask, step, *args)
-
-
-JOURNALLED = [
-    (KCenter(precision="integer"), 90),
-    (KCenter(precision="float"), 90),
-    (KCenter(outliers=0.05, precision="integer"), 90),
-    (KCenter(), 40),  # the plain way
-    (KCenter(weighted=True), 40),
-    (GSx(), 40),
-    (Badge(), 90),
-    (KMeansPP(), 90),
-    (Coverage(num_references=100), 90),
-    (LogDet(), 90),
-    (Pairwise(num_neighbours=3), 90),
-]
-
-
-@pytest.mark.parametrize(("selector", "budget"), JOURNALLED, ids=repr)
-@pytest.mark.parametrize("num_known", [0, 6])
-def test_a_driver_that_died_goes_on_with_the_same_picks(
-    selector, budget, num_known, tmp_path, small_pools, monkeypatch
-):
-    monkeypatch.setattr("rayal.selectors.plain.MOST_PICKS", 50)  # 90 picks go the lazy way
-    rng = np.random.default_rng(4)
-    probs = rng.dirichlet(np.full(3, 0.4), 220).astype(np.float32)
-    x = rng.standard_normal((220, 5)).astype(np.float32)
-    every = {"embeds": x, "probs": probs}
-    known = {name: a[:num_known] for name, a in every.items()}
-
-    def sides():
-        rows = cut(np.arange(220), rng.random(220) * 0 + probs[:, 0], every, 3)
-        held = labelled(np.arange(900, 900 + num_known), known)
-        return rows, held if num_known else none_labelled(**every)
-
-    rows, held = sides()
-    steady = selector.select(rows, held, budget, KEYS)
-    assert ("a small batch" in steady.note) == (budget == 40)
-    asked = len(rows.steps)
-    journal = Journal(tmp_path / "picks.jsonl")
-    resumed = 0
-    for last in np.linspace(1, asked - 1, 9).astype(int):
-        rows, held = sides()
-        with pytest.raises(KeyboardInterrupt):
-            selector.select(Dying(rows.parts, journal, last), held, budget, KEYS)
-        lines = journal.path.read_text().count("\n") if journal.path.exists() else 0
-        resumed += lines > 1
-        with journal.path.open("a") as file:
-            file.write('{"picks": [[1, 0.5')  # a line that the kill cut short
-        rows, held = sides()
-        rows.journal = journal
-        again = selector.select(rows, held, budget, KEYS)
-        assert again.ids.tolist() == steady.ids.tolist()
-        assert again.keys.tobytes() == steady.keys.tobytes()
-        assert again.reasons == steady.reasons
-        for name, values in steady.details.items():
-            np.testing.assert_array_equal(again.details[name], values, err_msg=name)
-        if last % 2:
-            journal.path.unlink()
-        else:  # another selection's journal is written over
-            other = Journal(journal.path)
-            assert other.begin("something else") == []
-    assert resumed >= 3
 
 
 @pytest.mark.parametrize("outliers", [-0.1, 1.0])
