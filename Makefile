@@ -36,7 +36,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "not slow and not gpu" -n 2 --dist loadgroup
 
 test-slow: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "slow and not gpu"

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from commands import left_over
 from doors import Doors
 from hypothesis import settings
 from passes import Stage
@@ -25,6 +27,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The same examples every time; a busy machine is no failure.
 settings.register_profile("rayal", deadline=None, derandomize=True)
 settings.load_profile("rayal")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what stays in one process of `pytest -n 2 --dist loadgroup`: a file, which shares its
+    fixtures, and all that needs Ray, which shares one cluster and two cores."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="session")
+def orphans() -> Iterator[list[psutil.Process]]:
+    """Processes whose driver a test kills; none is left when the session ends.
+
+    Two agents of such a Ray try for a minute to report it, so no test waits for them by itself.
+    """
+    found: list[psutil.Process] = []
+    yield found
+    assert left_over(found) == []
 
 
 @pytest.fixture
