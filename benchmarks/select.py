@@ -25,6 +25,7 @@ import sys
 # name -> what measures it; a module is imported once the numbers of threads are set
 LINES = {
     "k_center": ("_greedy", "k_center"),
+    "k_center_kinds": ("_greedy", "k_center_kinds"),
     "k_center_large": ("_greedy", "k_center_large"),
     "same_picks": ("_greedy", "same_picks"),
     "slices": ("_greedy", "slices"),
