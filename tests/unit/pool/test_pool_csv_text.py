@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from rayal.errors import PoolError
-from rayal.pool import Pool, formats, ingest
+from rayal.pool import Pool, ingest
+from rayal.pool.formats import csv_text
 
 
 def _pool(tmp_path: Path, *files: list[str], **options: Any) -> Pool:
@@ -65,7 +66,7 @@ def test_labels_that_are_written_as_numbers_are_numbers(tmp_path: Path) -> None:
 def test_a_late_value_makes_all_of_them_text(
     tmp_path: Path, late: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 64)
     first = [str(row % 10) for row in range(100)]
     pool = _pool(tmp_path, first, [*first, late], label_column="c")
     assert pool.vocabulary is not None
@@ -77,7 +78,7 @@ def test_a_late_value_makes_all_of_them_text(
 def test_a_late_decimal_number_is_asked_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 64)
     values = [str(row % 10) for row in range(100)]
     message = r"'c' holds 1.5 at .*1.csv row 100 .*--kind number if it holds numbers, --kind class"
     with pytest.raises(PoolError, match=message):
