@@ -57,6 +57,8 @@ def ingest(
         if label_column == found.defaults.label_column:
             kind = kind or found.defaults.kind
         rows_per_shard = rows_per_shard or found.defaults.rows_per_shard
+    elif found.id_column not in (*drop, label_column):
+        id_column = id_column or found.id_column
     plan = Plan(
         id_column,
         label_column,

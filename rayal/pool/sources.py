@@ -1,4 +1,4 @@
-"""Where samples come from: Parquet, CSV or JSONL; a file, a folder or a glob; local or a URI.
+"""Where samples come from: a file, a folder or a glob of one format; local or a URI.
 
 Files are read in order of path, so a row's place in the source is the same on every machine.
 """
@@ -19,7 +19,17 @@ import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
-from rayal.pool.formats import COMPRESSED, FORMATS, READERS, Reading, format_of, plain_type
+from rayal.pool.formats import (
+    COMPRESSED,
+    FORMATS,
+    ID_COLUMNS,
+    READERS,
+    Reading,
+    datasets,
+    format_of,
+    images,
+    plain_type,
+)
 
 _MANY_FILES = 64
 _SAMPLE_BYTES = 64 << 10  # of a file's head and tail
@@ -29,12 +39,15 @@ _SAMPLE_BYTES = 64 << 10  # of a file's head and tail
 class Piece:
     """Rows of a source, and where they are from, so that a message can say so."""
 
-    file: str
-    first_row: int  # of the file, counted from 0
+    file: str  # or the folder, where each row is a file
+    first_row: int  # of the file or folder, counted from 0
     rows: pa.RecordBatch
+    files: tuple[str, ...] = ()  # of each row, where each is one
 
     def at(self, row: int) -> str:
         """Gives the words for one row's place."""
+        if self.files:
+            return self.files[row]
         return f"{self.file} row {self.first_row + row} (counted from 0)"
 
 
@@ -46,6 +59,12 @@ class Files:
     infos: tuple[pa_fs.FileInfo, ...]
     format: str
     reading: Reading = field(default_factory=Reading)
+    root: str = ""  # that no file leaves: the folder, or that of a glob
+
+    @property
+    def id_column(self) -> str | None:
+        """The column that names a row where nobody says which does; None: there is none."""
+        return ID_COLUMNS.get(self.format)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -71,6 +90,8 @@ class Files:
     @property
     def num_rows(self) -> int | None:
         """How many rows there are, where a few footers say it; it is only for the progress line."""
+        if self.format == "images":
+            return len(self.infos)
         if self.format != "parquet" or len(self.infos) > _MANY_FILES:
             return None
         try:
@@ -86,6 +107,9 @@ class Files:
             PoolError: a file cannot be read, or its columns are not those of the first file.
             Unsettled: a column is to be read in another way, from the first row on.
         """
+        if self.format == "images":
+            yield from self._images()
+            return
         schema: pa.Schema | None = None
         for info in self.infos:
             row = 0
@@ -102,6 +126,12 @@ class Files:
                     f"{info.path} cannot be read as {self.format}, after row {row}: "
                     f"{_one_line(error)}; mend or remove the file"
                 ) from error
+
+    def _images(self) -> Iterator[Piece]:
+        row = 0
+        for paths, rows in images.read(self.filesystem, self.infos, self.root, self.reading):
+            yield Piece(self.root, row, rows, paths)
+            row += rows.num_rows
 
 
 def find(source: str) -> Files:
@@ -120,13 +150,17 @@ def find(source: str) -> Files:
                 raise PoolError(
                     f"{source} is of no known format; its name should end in {_known()}"
                 )
-            return Files(filesystem, (info,), format_of(path) or "")
+            folder = path.rpartition("/")[0]
+            return Files(filesystem, (info,), format_of(path) or "", root=folder)
         if info.type == pa_fs.FileType.Directory:
-            infos = _below(filesystem, path)
+            own = datasets.files_of(filesystem, path)
+            if own is not None:
+                return Files(filesystem, tuple(_these(filesystem, path, own)), "arrow")
+            root, infos = path, _below(filesystem, path)
         elif any(mark in path for mark in "*?["):
-            base = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+            root = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0] or "/"
             match = re.compile(_glob_pattern(path)).fullmatch
-            infos = [info for info in _below(filesystem, base or "/") if match(info.path)]
+            infos = [info for info in _below(filesystem, root) if match(info.path)]
         else:
             raise PoolError(f"{source} does not exist; give a file, a folder, a glob or a URI")
     except OSError as error:
@@ -140,7 +174,7 @@ def find(source: str) -> Files:
             "give a glob that takes one of them, such as '*.parquet'"
         )
     chosen = sorted((i for i in infos if format_of(i.path)), key=lambda info: info.path)
-    return Files(filesystem, tuple(chosen), formats[0])
+    return Files(filesystem, tuple(chosen), formats[0], root=root)
 
 
 def is_meant(source: str, path: str) -> bool:
@@ -199,6 +233,19 @@ def _below(filesystem: pa_fs.FileSystem, folder: str) -> list[pa_fs.FileInfo]:
         if info.type == pa_fs.FileType.File
         and not any(part[:1] in "._" for part in info.path[skip:].split("/") if part)
     ]
+
+
+def _these(filesystem: pa_fs.FileSystem, folder: str, paths: list[str]) -> list[pa_fs.FileInfo]:
+    if not paths:
+        raise PoolError(f"{folder} holds no rows; a pool needs at least one")
+    infos = list(filesystem.get_file_info(paths))
+    for info in infos:
+        if info.type != pa_fs.FileType.File:
+            raise PoolError(
+                f"{info.path} is not there, and {datasets.STATE} beside it names it; copy the "
+                "dataset whole"
+            )
+    return infos
 
 
 def _glob_pattern(glob: str) -> str:

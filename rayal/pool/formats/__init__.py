@@ -10,12 +10,13 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from rayal.pool.formats import csv_text, jsonl, parquet
+from rayal.pool.formats import arrow, csv_text, images, jsonl, parquet
 from rayal.pool.formats.reading import Reader, Reading, Unsettled, plain_type
 
 __all__ = [
     "COMPRESSED",
     "FORMATS",
+    "ID_COLUMNS",
     "READERS",
     "Reading",
     "Unsettled",
@@ -30,10 +31,16 @@ FORMATS = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    **dict.fromkeys(images.ENDINGS, "images"),
 }
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
-READERS: Mapping[str, Reader] = {
+ID_COLUMNS = {"images": images.ID_COLUMN}  # of formats whose rows have names of their own
+READERS: Mapping[str, Reader] = {  # of files with many rows
     "parquet": parquet.read,
+    "arrow": arrow.read,
     "csv": csv_text.read,
     "tsv": functools.partial(csv_text.read, delimiter="\t"),
     "jsonl": jsonl.read,
