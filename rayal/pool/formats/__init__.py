@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from rayal.pool.formats import arrow, csv_text, images, jsonl, parquet
+from rayal.pool.formats import arrow, csv_text, images, jsonl, parquet, webdataset
 from rayal.pool.formats.reading import Reader, Reading, Unsettled, plain_type
 
 __all__ = [
@@ -34,16 +34,22 @@ FORMATS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".tar": "webdataset",
+    ".tgz": "webdataset",
     **dict.fromkeys(images.ENDINGS, "images"),
 }
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
-ID_COLUMNS = {"images": images.ID_COLUMN}  # of formats whose rows have names of their own
-READERS: Mapping[str, Reader] = {  # of files with many rows
+ID_COLUMNS = {
+    "images": images.ID_COLUMN,
+    "webdataset": webdataset.KEY,
+}  # of formats whose rows have names of their own
+READERS: Mapping[str, Reader] = {  # of files that hold many rows
     "parquet": parquet.read,
     "arrow": arrow.read,
     "csv": csv_text.read,
     "tsv": functools.partial(csv_text.read, delimiter="\t"),
     "jsonl": jsonl.read,
+    "webdataset": webdataset.read,
 }
 
 
