@@ -97,15 +97,20 @@ class NgramBag(nn.Module):
 
 
 class SmallCnn(nn.Module):
-    """Two convolutions with pooling and a hidden layer, for small (N, 1, H, W) images."""
+    """Two convolutions with pooling and a hidden layer, for small (N, in_channels, H, W) images."""
 
     def __init__(
-        self, num_outputs: int, channels: int = 16, hidden: int = 64, dropout: float = 0.25
+        self,
+        num_outputs: int,
+        channels: int = 16,
+        hidden: int = 64,
+        dropout: float = 0.25,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
-        _check(self, dropout, channels=channels, hidden=hidden)
+        _check(self, dropout, channels=channels, hidden=hidden, in_channels=in_channels)
         self.body = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1),
+            nn.Conv2d(in_channels, channels, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(channels, 2 * channels, 3, padding=1),
