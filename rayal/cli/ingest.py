@@ -14,7 +14,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="rayal ingest", description=__doc__)
     parser.add_argument(
         "source",
-        help="a Parquet, CSV or JSONL file, a folder or glob of them, a URI, or recipe:NAME",
+        help="a Parquet, Arrow, CSV or JSONL file, an image or a WebDataset tar; a folder or glob "
+        "of them; a URI; or recipe:NAME",
     )
     parser.add_argument("pool_dir", help="the folder to make")
     parser.add_argument(

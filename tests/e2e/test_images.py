@@ -1,0 +1,83 @@
+"""Images as files, as tars and as Parquet: one pool, one answer; and rows that are no images."""
+
+import importlib.util
+import io
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import PIL.Image
+import pyarrow.parquet as pq
+import pytest
+from doors import Doors
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "experiment=images", "model.module.in_channels=1", "model.transform.mode=L",
+    "model.transform.height=8", "model.transform.width=8", "trainer.epochs=2", "num_rounds=1",
+    "budget=10",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("images_example", ROOT / "examples/images.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_files_tars_and_parquet_give_the_same_picks(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picks = example.main([str(tmp_path), "--digits", "--epochs", "2"])
+    assert "files, tars and Parquet gave the same picks" in capsys.readouterr().out
+    assert [len(batch) for batch in picks] == [100, 100, 100]
+    assert len({sample_id for batch in picks for sample_id in batch}) == 300
+
+
+def _image(value: int) -> bytes:
+    sink = io.BytesIO()
+    noise = np.random.default_rng(value).integers(0, 60, (9, 7))
+    PIL.Image.fromarray((noise + 80 * (value % 2)).astype(np.uint8)).save(sink, "PNG")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of 60 images in two classes."""
+    for at in range(60):
+        place = tmp_path / "in" / ("dark", "light")[at % 2] / f"{at}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(_image(at))
+    return tmp_path / "in"
+
+
+def test_a_row_that_is_no_image_is_rejected_and_the_run_goes_on(folder: Path, doors: Doors) -> None:
+    (folder / "dark" / "2.png").write_bytes(b"<html>no image</html>")
+    (folder / "light" / "3.png").write_bytes(_image(3)[:60])
+    doors("ingest", folder, "pool", "--label-column", "folder", "--test-share", 0).done()
+    run = ("run", *SMALL, "pool.path=pool", "run_dir=out", "strategy=margin")
+    doors(*run).refused("could not be decoded")
+    doors(*run, "max_rejected_share=0.1").done()
+    rejected = [int(line) for line in Path("out/rejected.txt").read_text().splitlines()]
+    below = sorted(f"{('dark', 'light')[at % 2]}/{at}.png" for at in range(60))
+    assert [below[sample_id] for sample_id in rejected] == ["dark/2.png", "light/3.png"]
+
+
+@pytest.mark.ray
+def test_both_engines_pick_the_same_images(folder: Path, doors: Doors, small_ray: object) -> None:
+    picks: list[list[int]] = []
+    doors("ingest", folder, "pool", "--label-column", "folder", "--test-share", 0.2).done()
+    for name, more in (
+        ("local", []),
+        ("ray", ["engine=ray", "engine.num_workers=2", "engine.num_cpus=0.25"]),
+    ):
+        doors("run", *SMALL, "pool.path=pool", f"run_dir={name}", "strategy=margin", *more).done()
+        picks.append(pq.read_table(f"{name}/rounds/r0000/batch.parquet")["sample_id"].to_pylist())
+    assert picks[0] == picks[1]
