@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import PIL.Image
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from doors import Doors
@@ -81,3 +82,26 @@ def test_both_engines_pick_the_same_images(folder: Path, doors: Doors, small_ray
         doors("run", *SMALL, "pool.path=pool", f"run_dir={name}", "strategy=margin", *more).done()
         picks.append(pq.read_table(f"{name}/rounds/r0000/batch.parquet")["sample_id"].to_pylist())
     assert picks[0] == picks[1]
+
+
+def test_paths_in_a_pool_are_fetched_by_the_worker(folder: Path, doors: Doors) -> None:
+    below = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+    labels = [path.split("/")[0] for path in below]
+    pq.write_table(pa.table({"uri": below, "label": labels}), "uris.parquet")
+    doors("ingest", "uris.parquet", "uris", "--label-column", "label", "--test-share", 0.2).done()
+    doors("ingest", folder, "pool", "--label-column", "folder", "--test-share", 0.2).done()
+    run = ("run", *SMALL, "strategy=margin")
+    doors(*run, "pool.path=pool", "run_dir=files").done()
+    grey = [word.replace("model.transform.", "model.transform.transform.") for word in SMALL]
+    by_uri = ("run", *grey, "strategy=margin", "model=image_uri_cnn", "pool.path=uris")
+    doors(*by_uri, f"model.transform.root={folder}", "run_dir=paths").done()
+    files, paths = (
+        pq.read_table(f"{name}/rounds/r0000/batch.parquet")["sample_id"].to_pylist()
+        for name in ("files", "paths")
+    )
+    assert files == paths
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    doors(*by_uri, f"model.transform.root={elsewhere}", "run_dir=none").refused(
+        "55 of 55 rows could not"
+    )

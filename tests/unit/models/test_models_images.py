@@ -14,17 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pngs import PIXELS, encoded
 
 from rayal.errors import ConfigError, PoolError
 from rayal.models.modules import SmallCnn
 from rayal.models.transform import Undecodable
 from rayal.models.transforms import Images
-
-
-def encoded(pixels: np.ndarray, form: str = "PNG", **options: Any) -> bytes:
-    sink = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(sink, form, **options)
-    return sink.getvalue()
 
 
 def rows_of(*values: bytes | None) -> pa.RecordBatch:
@@ -43,7 +38,7 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
 
 
-GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+GREY = PIXELS
 COLOURS = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
 
 

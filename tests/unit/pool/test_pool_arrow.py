@@ -207,10 +207,10 @@ def test_images_of_a_dataset_are_their_bytes(tmp_path: Path) -> None:
     folder = _dataset(tmp_path / "in", _with_features(table, {"image": {"_type": "Image"}}), 1)
     pool = ingest(str(folder), str(tmp_path / "pool"), test_share=0)
     assert _rows(pool, ["sample_id", "image"])["image"].to_pylist() == [b"one", None, b"three"]
-    images[1] = {"bytes": None, "path": "/etc/passwd"}  # never opened
-    table = pa.table({"image": pa.array(images, kind), "x": [1, 2, 3]})
+    images = [images[0]] * 199 + [{"bytes": None, "path": "/etc/passwd"}]  # never opened
+    table = pa.table({"image": pa.array(images, kind), "x": range(200)})
     folder = _dataset(tmp_path / "two", _with_features(table, {"image": {"_type": "Image"}}), 1)
-    _refused(folder, tmp_path, "column 'image' has no bytes in row 1 .*'/etc/passwd'; save")
+    _refused(folder, tmp_path, "column 'image' has no bytes in row 199 .*'/etc/passwd'; save")
 
 
 def test_datasets_that_are_not_taken(tmp_path: Path) -> None:

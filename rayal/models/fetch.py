@@ -1,0 +1,141 @@
+"""The bytes that a URI or a path leads to: within a time, a size and a kind of content."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+
+from rayal.errors import PoolError
+
+_AGAIN = (429, 500, 502, 503, 504)  # a server that is busy, not one that says no
+_FIRST_WAIT_S = 0.2
+_CHUNK = 1 << 16
+
+
+class Unfetchable(Exception):
+    """One URI that gave nothing to use, and why; `again`: it may, a little later."""
+
+    def __init__(self, why: str, *, again: bool = False) -> None:
+        self.again = again
+        super().__init__(why)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one fetch may take."""
+
+    timeout_s: float
+    retries: int
+    max_bytes: int
+    content_types: Sequence[str]  # how a type that is taken begins; one that is not said is taken
+
+
+def fetch(uri: str, root: str | None, limits: Limits) -> bytes:
+    """Gives the bytes of http(s)://, of what pyarrow opens (s3://, gs://, file://), or of a path
+    below `root`. Tries again after 0.2, 0.4, 0.8 ... s where a server is busy or silent.
+
+    Raises:
+        Unfetchable: there are none, too many, or of another kind.
+        PoolError: a path leaves its root, or there is no root for it.
+    """
+    wait_s = _FIRST_WAIT_S
+    for left in range(limits.retries, -1, -1):
+        try:
+            if uri.lower().startswith(("http://", "https://")):
+                return _of_web(uri, limits)
+            return _of_store(uri, root, limits)
+        except Unfetchable as error:
+            if not error.again or not left:
+                raise
+        time.sleep(wait_s)
+        wait_s *= 2
+    raise AssertionError("a last try gives or raises")
+
+
+def _of_web(uri: str, limits: Limits) -> bytes:
+    end_s = time.monotonic() + limits.timeout_s
+    try:
+        with urllib.request.urlopen(uri, timeout=limits.timeout_s) as answer:
+            kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
+            if kind and not kind.startswith(tuple(limits.content_types)):
+                raise Unfetchable(f"{kind} came, expected {' or '.join(limits.content_types)}")
+            return _read(answer, end_s, limits)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise Unfetchable(f"HTTP {error.code}", again=error.code in _AGAIN) from error
+    except TimeoutError as error:
+        raise Unfetchable(f"nothing came within {limits.timeout_s:g} s", again=True) from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            why = f"nothing came within {limits.timeout_s:g} s"
+            raise Unfetchable(why, again=True) from error
+        raise Unfetchable(f"no connection ({_short(error.reason)})", again=True) from error
+    except (http.client.HTTPException, OSError) as error:
+        raise Unfetchable(f"the connection broke ({_short(error)})", again=True) from error
+    except ValueError as error:  # no such URL
+        raise Unfetchable(f"it is no URL ({_short(error)})") from error
+
+
+def _of_store(uri: str, root: str | None, limits: Limits) -> bytes:
+    try:
+        if "://" in uri and not uri.startswith("file://"):
+            scheme, _, rest = uri.partition("://")
+            bucket, _, below = rest.partition("/")
+            filesystem, base = _filesystem(f"{scheme}://{bucket}")
+            place = f"{base}/{below}"
+        else:
+            filesystem, place = pa_fs.LocalFileSystem(), _inside(uri, root)
+        with filesystem.open_input_file(place) as file:
+            return _read(file, time.monotonic() + limits.timeout_s, limits)
+    except FileNotFoundError as error:
+        raise Unfetchable("there is no such file") from error
+    except (pa.ArrowException, OSError) as error:
+        raise Unfetchable(f"it cannot be read ({_short(error)})", again=True) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _filesystem(bucket: str) -> tuple[pa_fs.FileSystem, str]:
+    filesystem, base = pa_fs.FileSystem.from_uri(bucket)
+    return filesystem, base
+
+
+def _inside(path: str, root: str | None) -> str:
+    if root is None:
+        raise PoolError(
+            f"{path[:200]!r} is a path, and no folder is named that it lies in; set the "
+            "transform's root"
+        )
+    top = os.path.realpath(os.path.expanduser(root))
+    real = os.path.realpath(os.path.join(top, path.removeprefix("file://")))
+    if not real.startswith(top.rstrip("/") + "/"):
+        raise PoolError(
+            f"{path[:200]!r} leads to {real}, outside of the root {top}; mend the path, or set the "
+            "transform's root to a folder that holds it"
+        )
+    return real
+
+
+def _read(stream: Any, end_s: float, limits: Limits) -> bytes:
+    """Gives all bytes; a server that sends drop by drop does not hold a worker for ever."""
+    found = bytearray()
+    while chunk := stream.read(min(_CHUNK, limits.max_bytes + 1 - len(found))):
+        found += chunk
+        if len(found) > limits.max_bytes:
+            raise Unfetchable(f"it has more than {limits.max_bytes:,} bytes")
+        if time.monotonic() > end_s:
+            raise Unfetchable(f"it was not whole within {limits.timeout_s:g} s", again=True)
+    return bytes(found)
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:100] or type(error).__name__
