@@ -30,6 +30,7 @@ _BROKEN = (
     KeyError,
     TypeError,
     OverflowError,
+    AssertionError,  # such as: a palette that is not there
     struct.error,
     zlib.error,
 )

@@ -26,16 +26,16 @@ def rows_of(*values: bytes | None) -> pa.RecordBatch:
     return pa.record_batch([pa.array(values, pa.binary())], names=["image"])
 
 
-def bomb(width: int, height: int) -> bytes:
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    check = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + check
+
+
+def bomb(width: int, height: int, colour_type: int = 0, more: bytes = b"") -> bytes:
     """A PNG of a few bytes that declares so many pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
+    body = _chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + head + more + body + _chunk(b"IEND", b"")
 
 
 GREY = PIXELS
@@ -129,6 +129,12 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
         Images()(rows_of(bomb(60_000, 60_000)))
     with pytest.raises(Undecodable, match="10 x 11 pixels are declared, expected at most 109 "):
         Images(max_pixels=109)(rows_of(bomb(10, 11)))
+
+
+def test_an_image_of_a_palette_that_lacks_it_is_refused() -> None:
+    transparent = _chunk(b"tRNS", b"\0")
+    with pytest.raises(Undecodable, match=r"the image is broken \(AssertionError\)"):
+        Images()(rows_of(bomb(10, 10, colour_type=3, more=transparent)))
 
 
 @settings(max_examples=300, deadline=None)
