@@ -60,6 +60,10 @@ class Case:
     def predictor(self) -> TorchPredictor:
         return TorchPredictor(self.model, BATCH_ROWS, num_threads=1, device=self.device)
 
+    def vectors(self, rows: pa.RecordBatch) -> torch.Tensor:
+        """Gives (N, D) float32 as a bare loop reads them, without a copy."""
+        return vectors_bare(rows, self.width)
+
     def open(self) -> Pool:
         """Gives the part of the pool that is scored."""
         pool = Pool.open(self.pool)
@@ -120,7 +124,7 @@ def run_bare(
         for rows in read_bare(pool, index):
             ids.append(rows.column("sample_id").to_numpy())
             with torch.inference_mode():
-                scores.append((score or margin)(module, vectors_bare(rows, case.width)).numpy())
+                scores.append((score or margin)(module, case.vectors(rows)).numpy())
         best_ids, best = np.concatenate(ids), np.concatenate(scores)
         if len(best) > case.keep:
             kept = np.argpartition(best, -case.keep)[-case.keep :]
@@ -192,6 +196,12 @@ def prepare(case: Case, folder: Path, num_rows: int, keep: int) -> Case:
         write_vectors(source, num_rows, case.width)
         ingest(str(source), str(pool), test_share=0.0)
         source.unlink()
+    return with_checkpoint(case, folder, pool, keep)
+
+
+def with_checkpoint(case: Case, folder: Path, pool: Path, keep: int) -> Case:
+    """Leaves an untrained checkpoint in a folder; gives the case that names it, its pool and M."""
+    torch.manual_seed(0)
     module = case.model.build(CLASSES, case.width)
     classes = tuple(f"class-{index}" for index in range(CLASSES))
     description = Description(

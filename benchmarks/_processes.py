@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -24,14 +25,18 @@ class Ran:
     cpu_s: float
     peak_bytes: int  # PSS of all processes together
     output: str
+    peaks: Mapping[str, int] = field(default_factory=dict)  # PSS of the largest process of a role
 
 
 class Watch(threading.Thread):
     """Looks at a process and all that it started, over and over: what ended counts as last seen."""
 
-    def __init__(self, pid: int, looks_at_memory: bool) -> None:
+    def __init__(self, pid: int, looks_at_memory: bool, look_s: float = _LOOK_S) -> None:
         super().__init__(daemon=True)
         self.peak_bytes = 0
+        self.peaks: dict[str, int] = {}  # PSS of the largest process of a role
+        self._root, self._look_s = pid, look_s
+        self._read_bytes: dict[tuple[int, float], int] = {}
         self._cpu_s: dict[tuple[int, float], float] = {}
         self._known = {pid: psutil.Process(pid)}
         self._looks_at_memory = looks_at_memory
@@ -42,9 +47,14 @@ class Watch(threading.Thread):
         """CPU seconds so far."""
         return sum(self._cpu_s.values())
 
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that disks gave so far, of mapped files too; what lay in memory is none."""
+        return sum(self._read_bytes.values())
+
     def run(self) -> None:
         """Looks until told to end."""
-        while not self._over.wait(_LOOK_S):
+        while not self._over.wait(self._look_s):
             self.look()
 
     def look(self) -> None:
@@ -57,9 +67,14 @@ class Watch(threading.Thread):
         for pid, process in list(self._known.items()):
             try:
                 times = process.cpu_times()
-                self._cpu_s[pid, process.create_time()] = times.user + times.system
+                one = pid, process.create_time()
+                self._cpu_s[one] = times.user + times.system
+                self._read_bytes[one] = process.io_counters().read_bytes
                 if self._looks_at_memory:
-                    total_bytes += _pss_bytes(pid)
+                    size_bytes = _pss_bytes(pid)
+                    total_bytes += size_bytes
+                    role = "" if pid == self._root else _role(process)
+                    self.peaks[role] = max(self.peaks.get(role, 0), size_bytes)
             except (psutil.Error, OSError):
                 del self._known[pid]
         self.peak_bytes = max(self.peak_bytes, total_bytes)
@@ -91,7 +106,16 @@ def run(command: Sequence[str], environment: Mapping[str, str], looks_at_memory:
     watch.end()
     if running.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {running.returncode}: {output[-800:]}")
-    return Ran(wall_s, watch.cpu_s, watch.peak_bytes, output)
+    return Ran(wall_s, watch.cpu_s, watch.peak_bytes, output, watch.peaks)
+
+
+def _role(process: psutil.Process) -> str:
+    """Gives what a process is for, as its command line says: a class of actors, or a program."""
+    words = process.cmdline() or [process.name()]
+    if words[0].startswith("ray::"):
+        return re.split(r"[.( ]", words[0])[0]
+    script = next((word for word in words[1:3] if word.endswith(".py")), words[0])
+    return Path(script.split()[0]).name
 
 
 def _pss_bytes(pid: int) -> int:
