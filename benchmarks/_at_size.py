@@ -41,7 +41,8 @@ from rayal.strategy import Strategy
 
 NUM_WORKERS = 2
 _SCALE = 1.0 / 127.0
-_LOOK_S = 0.1
+_LOOK_S = 0.25  # a look takes 10 ms of the machine
+_TRIES = 4
 _WARM_SHARDS = 4
 _DATA_ROWS = 32_768  # of a batch of Ray Data: 4,096 cost it a tenth more
 _DATA_STORE_BYTES = 1 << 30
@@ -290,8 +291,7 @@ def _serve(orders: Connection, role: str, case: Case) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()  # so that the bare loop has it, too
     try:
-        runner = ROLES[role](case)
-        runner.warm()
+        runner = _started(role, case)
         orders.send(None)
     except Exception as error:  # the parent raises it
         orders.send(RuntimeError(f"{role}: {error}"))  # not every error of Ray can be sent
@@ -304,6 +304,18 @@ def _serve(orders: Connection, role: str, case: Case) -> None:
             except Exception as error:
                 orders.send(RuntimeError(f"{role}: {error}"))
     runner.close()
+
+
+def _started(role: str, case: Case) -> Any:
+    """Gives a warm role. Ray gives up a start after 30 s, which a busy machine may need."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(Exception):
+            runner = ROLES[role](case)
+            runner.warm()
+            return runner
+    runner = ROLES[role](case)
+    runner.warm()
+    return runner
 
 
 def drop_from_memory(pool: Pool) -> None:

@@ -12,6 +12,7 @@ have them: Parquet has no int8 of its own, and would store plain ones in four by
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,15 +98,17 @@ def make(folder: Path, num_rows: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("folder", type=Path, nargs="?", help="where; none: only measure")
+    parser.add_argument("--rows", type=int, help="default 100,000,000")
+    parser.add_argument("--quick", action="store_true", help="1,000,000 rows")
     args = parser.parse_args()
-    start_s = time.monotonic()
-    size_bytes = make(args.folder, args.rows)
-    print(
-        f"{args.folder}: {args.rows:,} rows, {size_bytes / 1e9:.2f} GB, "
-        f"{time.monotonic() - start_s:.1f} s"
-    )
+    num_rows = args.rows or (1_000_000 if args.quick else 100_000_000)
+    with tempfile.TemporaryDirectory(prefix="rayal-source-") as name:
+        folder = args.folder or Path(name)
+        start_s = time.monotonic()
+        size_bytes = make(folder, num_rows)
+        took_s = time.monotonic() - start_s
+    print(f"{num_rows:,} rows, {size_bytes / 1e9:.2f} GB, {took_s:.1f} s")
 
 
 if __name__ == "__main__":

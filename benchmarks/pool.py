@@ -13,7 +13,7 @@ beside the local engine; above, one turn. Actors of Ray Data start with each of 
 Bytes read are what the disk gave (`read_bytes` of /proc/PID/io, mapped files included) to all
 processes of the Ray engine in a pass after the system was told to forget the pool's files; needed
 are the bytes of sample_id and embedding in the shards' footers. Peak memory is the largest PSS seen
-of any process of a role, looked at ten times a second (ingest: twice).
+of any process of a role, looked at four times a second (ingest: twice).
 """
 
 from __future__ import annotations
@@ -245,7 +245,6 @@ def main() -> None:
     args = parser.parse_args()
     sizes = args.rows or ([1_000_000, 4_000_000] if args.quick else [10**6, 10**7, 10**8])
     os.environ.update(_ONE_THREAD)  # for the processes to come
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine needs it
     columns = []
     with contextlib.ExitStack() as stack:
         if args.folder is None:
