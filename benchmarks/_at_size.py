@@ -144,6 +144,8 @@ class Data:
     def __init__(self, case: Case) -> None:
         launch.prepare_environment("local")
         _forget_http()
+        here = str(Path(__file__).parent)  # where workers find what is named here
+        os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
         import ray
 
         # As many logical CPUs as actors and readers; there are two cores for all of them.

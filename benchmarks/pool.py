@@ -79,11 +79,13 @@ def measure(folder: Path, num_rows: int, turns: int, has_data: bool, column: Col
                     continue
                 take("1 bare", _one(bare[0], every))
                 take("1 rayal", _one(local, every))
-    if has_data:
-        with _role("data", case) as data:
-            for _ in range(turns):
-                take("data", _one(data, every))
-    _put_passes(runs, num_rows, column)
+    try:
+        if has_data:
+            with _role("data", case) as data:
+                for _ in range(turns):
+                    take("data", _one(data, every))
+    finally:  # what was measured is shown
+        _put_passes(runs, num_rows, column)
 
 
 @contextlib.contextmanager
