@@ -1,17 +1,21 @@
-"""The folder of a pool while it is made: under a name that tells whose it is, then renamed."""
+"""The folder of a pool: where it lies, and who writes there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
-import re
 import socket
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rayal.errors import PoolError
-from rayal.storage import commit_file, explained, remove_folder, sync
+from rayal.storage import explained
+
+LOCK = ".lock"
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 def place_of(path: str) -> Path:
@@ -30,48 +34,65 @@ def place_of(path: str) -> Path:
 
 
 @contextlib.contextmanager
-def making(final: Path) -> Iterator[Path]:
-    """Gives a new folder beside `final`; what the block leaves there is renamed into place.
-
-    On an error nothing appears under `final` and the folder is removed. One whose process was
-    killed is removed by the next that makes the same pool on the same machine.
+def alone_in(place: Path) -> Iterator[None]:
+    """Keeps a pool's folder, made where there is none, for this process. One that is empty in the
+    end goes again. The lock is the kernel's and ends with its process.
 
     Raises:
+        PoolError: another process writes there, or files cannot be locked there.
         RayalError: the disk is full.
     """
-    mine = f".tmp-{final.name}-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    temporary = final.parent / mine
-    try:
-        with explained(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            _remove_dead(final)
-            temporary.mkdir()
-            yield temporary
-            for path in temporary.rglob("*"):
-                sync(path)
-            commit_file(temporary, final)
-            sync(final.parent)
-    finally:
-        remove_folder(temporary)
+    with explained(place):
+        is_given = place.is_dir() and not any(place.iterdir())  # else a kill may have left it
+        file = _locked(place)
+        if file is None:
+            raise PoolError(
+                f"{place} is being written by {_holder(place)}; wait for it or end it, then run "
+                "the same command again"
+            )
+        with file:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            file.flush()
+            try:
+                yield
+            finally:
+                _leave(place, keep_folder=is_given)
 
 
-def _remove_dead(final: Path) -> None:
-    beginning = re.escape(f".tmp-{final.name}-{_machine()}-")
-    for folder in final.parent.iterdir():
-        found = re.fullmatch(beginning + r"([0-9]+)-[0-9a-f]{8}", folder.name)
-        if found is not None and not _is_alive(int(found.group(1))):
-            remove_folder(folder)
+def _leave(place: Path, keep_folder: bool) -> None:
+    (place / LOCK).unlink(missing_ok=True)
+    if not keep_folder:
+        with contextlib.suppress(OSError):  # it holds a pool, or somebody came meanwhile
+            place.rmdir()
 
 
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's
-        return True
-    return True
+def _locked(place: Path) -> BinaryIO | None:
+    """Gives the lock's file, held until it is closed; None: another holds it."""
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (place / LOCK).open("a+b")
+        except FileNotFoundError:  # the folder was removed meanwhile
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), (place / LOCK).stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            file.close()
+            if error.errno in _HELD:
+                return None
+            raise PoolError(
+                f"files in {place} cannot be locked ({error.strerror}), so that two ingests could "
+                "spoil each other there; name a folder on another disk"
+            ) from error
+        file.close()  # whoever held it removed it: the next is another file
 
 
-def _machine() -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname()) or "localhost"
+def _holder(place: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (place / LOCK).read_text(errors="replace").strip() or "another process"
+    return "another process"

@@ -46,8 +46,8 @@ class SeenIds:
         self._num_dropped = 0  # records that repeat one of the same lot a second time, or more
         self._spilled = False
 
-    def add(self, first_row: int, ids: Ids | pa.Array) -> None:
-        """Remembers the ids of consecutive source rows."""
+    def add(self, first_row: int, ids: Ids | pa.Array, step: int = 1) -> None:
+        """Remembers the ids of source rows `first_row`, `first_row + step`, and so on."""
         records = np.empty(len(ids), _RECORD)
         if isinstance(ids, np.ndarray):
             records["low"], records["high"] = ids.view(np.uint64), 0
@@ -57,7 +57,7 @@ class SeenIds:
             )
             pairs = np.frombuffer(digests, "<u8").reshape(-1, 2)
             records["low"], records["high"] = pairs[:, 0], pairs[:, 1]
-        records["row"] = np.arange(first_row, first_row + len(ids))
+        records["row"] = first_row + step * np.arange(len(ids))
         self._held.append(records)
         self._num_held += len(records)
         if self._num_held >= _HELD_ROWS:

@@ -1,6 +1,8 @@
-"""Makes a pool of a source, in one pass: a block and a row group a split in memory.
+"""Makes a pool of a source, or adds what is new in it: a block and a row group a split in memory.
 
-Where a column turns out, late, not to be what its first rows said, the pass begins again.
+Shards are written under their own names, a journal tells of each that is whole, and the manifest is
+put in place last: killed at any moment, the same command goes on after the last whole shard. Where
+a column turns out, late, not to be what its first rows said, a new pool's pass begins again.
 """
 
 from __future__ import annotations
@@ -8,22 +10,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import pyarrow as pa
 
 from rayal.errors import ConfigError, PoolError
+from rayal.pool import files as file_tables
 from rayal.pool import manifest as manifests
-from rayal.pool import reader, recipes, sources
-from rayal.pool.folder import making, place_of
-from rayal.pool.formats import Reading, Unsettled
+from rayal.pool import recipes, sources
+from rayal.pool.folder import LOCK, alone_in, place_of
+from rayal.pool.manifest import Manifest
 from rayal.pool.pool import Pool
-from rayal.pool.pool_writer import Plan, PoolWriter
+from rayal.pool.pool_writer import Plan
+from rayal.pool.under_way import UnderWay
+from rayal.pool.version import Found, Making
 from rayal.types import Kind
 
-Source: TypeAlias = sources.Files | recipes.RecipeSource
+Source: TypeAlias = Found
 
 
 def ingest(
@@ -40,15 +44,20 @@ def ingest(
     drop: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Pool:
-    """Gives the pool at `path`, made of a source, or as it is if it was made of just this before.
+    """Gives the pool at `path`: made of a source; with the rows of its new files, which become new
+    shards, where it was made of it before; or as it is where nothing is new.
 
     `source` is a file, folder, glob or URI, or `recipe:NAME`. Shards have 65,536 to 262,144 source
     rows, sized by bytes, unless `rows_per_shard` says how many. Columns of `drop` are left out.
     `progress` is told the rows so far and, where known, in all; it may begin again. O(rows) time;
-    memory does not grow with the rows, but for the classes.
+    memory does not grow with the rows, but for the classes and the list of files. What is refused
+    leaves a pool as it was. What a kill, a full disk or a lost store interrupts goes on when the
+    same is asked for again.
 
     Raises:
-        PoolError: the source cannot be read or accepted, or something else is at `path`.
+        PoolError: the source cannot be read or accepted, a file that was taken holds something else
+            by now, something else is at `path`, or another ingest is under way there.
+        RayalError: the disk is full.
         ConfigError: an argument is out of its range.
     """
     found = find(source)
@@ -71,13 +80,21 @@ def ingest(
     )
     place = place_of(path)
     _check(plan)
-    origin = json.loads(json.dumps({**found.fingerprint, **vars(plan)}))
-    if _already_there(place, origin):
+    if _is_settled(place, found, plan, source):
         return Pool.open(str(place))
-    unsettled: dict[str, str] = {}
-    while not _made(source, found, place, plan, unsettled, origin, progress):
-        pass  # at most once a column
+    _refuse_stranger(place)  # before the lock is put there
+    with alone_in(place):
+        while not _is_settled(place, found, plan, source):
+            before = _manifest_at(place)
+            making = Making(place, source, found, plan, before, asked_of(source, found))
+            if not making.run(progress):
+                break
     return Pool.open(str(place))
+
+
+def asked_of(source: str, found: Source) -> dict[str, Any]:
+    """Gives what a manifest notes of what was asked for."""
+    return {"source": source, "place": absolute(source), "sample": sample_of(found)}
 
 
 def absolute(source: str) -> str:
@@ -104,46 +121,6 @@ def sample_of(found: Source) -> str | None:
         return None
 
 
-def _made(
-    source: str,
-    found: Source,
-    place: Path,
-    plan: Plan,
-    unsettled: dict[str, str],
-    origin: dict[str, Any],
-    progress: Callable[[int, int | None], None] | None,
-) -> bool:
-    """Makes the pool; or adds a column to what is `unsettled`, and gives False."""
-    how = Reading(plan.drop or (), tuple(unsettled), plan.id_column, plan.label_column, plan.kind)
-    found = replace(found, reading=how)
-    try:
-        with making(place) as temporary:
-            writer = PoolWriter(temporary, plan, unsettled)
-            for piece in found.pieces():
-                writer.add(piece)
-                if progress is not None:
-                    progress(writer.num_rows, found.num_rows)
-            asked = {"source": source, "place": absolute(source), "sample": sample_of(found)}
-            manifest = replace(writer.finish(source), source=origin, asked=asked)
-            (temporary / manifests.NAME).write_text(manifest.to_json(), encoding="utf-8")
-            _check_readable(temporary)
-    except Unsettled as late:
-        if late.column in unsettled:  # it would never end
-            raise
-        unsettled[late.column] = late.why
-        return False
-    return True
-
-
-def _check_readable(folder: Path) -> None:
-    """Reads what was just written, before anybody takes it for a pool: footers, not rows."""
-    manifest = manifests.read(folder)
-    for shard in manifest.shards:
-        labels = shard.split == "labels"
-        schema = manifests.labels_schema(manifest) if labels else manifest.schema
-        reader.open_shard(str(folder), shard, schema)
-
-
 def _check(plan: Plan) -> None:
     if not 0.0 <= plan.test_share < 1.0:
         raise ConfigError(f"test_share is {plan.test_share}, expected 0 or more and below 1")
@@ -162,22 +139,54 @@ def _check(plan: Plan) -> None:
             raise ConfigError(f"'{name}' is to be dropped, and is named as id or label column")
 
 
-def _already_there(place: Path, origin: dict[str, Any]) -> bool:
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
-        return False
-    if not (place / manifests.NAME).exists():
+def _manifest_at(place: Path) -> Manifest | None:
+    return manifests.read(place) if (place / manifests.NAME).exists() else None
+
+
+def _refuse_stranger(place: Path) -> None:
+    """Refuses a folder with something in it that is neither a pool nor on its way to be one."""
+    known = (manifests.NAME, manifests.UNDER_WAY)
+    if not place.exists() or any((place / name).exists() for name in known):
+        return
+    if not place.is_dir() or any(path.name != LOCK for path in place.iterdir()):
         raise PoolError(f"{place} exists and is not a pool; choose another folder, or remove it")
-    made_of = manifests.read(place).source
-    differ = sorted(key for key in {*origin, *made_of} if origin.get(key) != made_of.get(key))
-    if not differ:
+
+
+def _is_settled(place: Path, found: Source, plan: Plan, source: str) -> bool:
+    """Whether a pool is there that has all of the source, and no ingest is under way.
+
+    Raises:
+        PoolError: it was made otherwise, or of something else.
+    """
+    manifest = _manifest_at(place)
+    if manifest is None:
+        return False
+    made, asked = manifest.source, json.loads(json.dumps({**found.fingerprint, **vars(plan)}))
+    is_of_files = isinstance(found, sources.Files)
+    noted = all(version.files for version in manifest.versions) and "files" in made
+    keys = sorted({*asked, *made} - ({"files"} if noted and is_of_files else set()))
+    differ = [key for key in keys if asked.get(key) != made.get(key)]
+    if differ:
+        some = "; ".join(
+            "files of another path, size or time of change"
+            if key == "files"
+            else f"{key}: {made.get(key)!r} there, {asked.get(key)!r} asked for"
+            for key in differ
+        )
+        raise PoolError(
+            f"{place} holds a pool that was made of something else ({some}); "
+            "choose another folder, or remove it"
+        )
+    if UnderWay(place).is_there:
+        return False
+    if not isinstance(found, sources.Files) or not noted:
         return True
-    some = "; ".join(
-        "files of another path, size or time of change"
-        if key == "files"
-        else f"{key}: {made_of.get(key)!r} there, {origin.get(key)!r} asked for"
-        for key in differ
-    )
-    raise PoolError(
-        f"{place} holds a pool that was made of something else ({some}); "
-        "choose another folder, or remove it"
-    )
+    taken = file_tables.read(place, manifest)
+    was = manifest.asked.get("place")
+    if absolute(source) != was and not file_tables.shares(found, taken):
+        raise PoolError(
+            f"{place} holds a pool that was made of something else ({was} there, {source} asked "
+            "for, and no file of it was taken before); choose another folder, or add the files "
+            f"under a name that {was} takes in"
+        )
+    return not file_tables.untaken(found, taken)

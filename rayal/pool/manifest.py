@@ -1,4 +1,8 @@
-"""What a pool says of itself: `manifest.json`, written last; a folder without one is no pool."""
+"""What a pool says of itself: `manifest.json`, written last; a folder without one is no pool.
+
+A pool is a row of versions. What the manifest does not name is not there: a shard file appears
+under its own name while it is written, and is part of the pool once the manifest says so.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,7 +20,9 @@ from rayal.errors import PoolError
 from rayal.types import Vocabulary
 
 NAME = "manifest.json"
-FORMAT = 1
+UNDER_WAY = "ingest.jsonl"  # the journal of an ingest that did not end
+FORMAT = 2  # of what is written; 1, without versions, is read too
+_READ = (1, FORMAT)
 
 Split: TypeAlias = Literal["pool", "test", "labels"]
 FOLDERS: Mapping[Split, str] = {"pool": "shards", "test": "test", "labels": "labels"}
@@ -38,6 +44,16 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Version:
+    """What one ingest made of the pool: every shard and row before these ends was there."""
+
+    content_hash: str  # of the pool as it was then
+    end_index: int  # the next shard's index
+    end_row: int  # source rows so far, where ids by place go on
+    files: str = ""  # the table of the source files it took, relative to the pool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole of a pool but its rows. Small enough to travel to every worker."""
 
@@ -50,10 +66,27 @@ class Manifest:
     source: Mapping[str, Any] = field(default_factory=dict)  # where it comes from, and how
     asked: Mapping[str, Any] = field(default_factory=dict)  # for what; empty before there was this
     notes: tuple[str, ...] = ()  # what a person should know of how the source was read
+    versions: tuple[Version, ...] = ()
+    source_schema: pa.Schema | None = None  # as readers gave it; None: not noted
 
     def of(self, split: Split) -> tuple[Shard, ...]:
         """Gives the shards of one split, in order of index."""
         return tuple(shard for shard in self.shards if shard.split == split)
+
+    @property
+    def end_index(self) -> int:
+        """The index of the next shard."""
+        return self.versions[-1].end_index if self.versions else 0
+
+    @property
+    def end_row(self) -> int:
+        """How many rows of sources were ever taken: ids by place are never given twice."""
+        return self.versions[-1].end_row if self.versions else 0
+
+    def grown(self, end_index: int, end_row: int, files: str) -> Manifest:
+        """Gives the manifest with its content as one more version."""
+        version = Version(self.content_hash, end_index, end_row, files)
+        return replace(self, versions=(*self.versions, version))
 
     @property
     def content_hash(self) -> str:
@@ -82,10 +115,22 @@ class Manifest:
             "source": dict(self.source),
             "asked": dict(self.asked),
             "notes": list(self.notes),
-            "arrow_schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
+            "versions": [asdict(version) for version in self.versions],
+            "arrow_schema": schema_to_text(self.schema),
+            "source_schema": self.source_schema and schema_to_text(self.source_schema),
             "shards": [asdict(shard) for shard in self.shards],
         }
         return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+
+
+def schema_to_text(schema: pa.Schema) -> str:
+    """Gives the text that `schema_from_text` reads."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def schema_from_text(text: str) -> pa.Schema:
+    """Gives the schema that `schema_to_text` wrote."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
 def labels_schema(manifest: Manifest) -> pa.Schema:
@@ -105,15 +150,14 @@ def from_json(text: str, where: str) -> Manifest:
     """
     try:
         fields = json.loads(text)
-        if fields["format"] != FORMAT:
+        if fields["format"] not in _READ:
             raise PoolError(
-                f"{where} has format {fields['format']!r}, this version of rayal reads {FORMAT}; "
-                "ingest the source again"
+                f"{where} has format {fields['format']!r}, this version of rayal reads "
+                f"{' and '.join(map(str, _READ))}; ingest the source again"
             )
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields["arrow_schema"])))
         words = fields["vocabulary"]
         manifest = Manifest(
-            schema=schema,
+            schema=schema_from_text(fields["arrow_schema"]),
             shards=tuple(Shard(**shard) for shard in fields["shards"]),
             test_key=fields["test_key"],
             test_share=fields["test_share"],
@@ -122,6 +166,8 @@ def from_json(text: str, where: str) -> Manifest:
             source=fields["source"],
             asked=fields.get("asked", {}),
             notes=tuple(fields.get("notes", ())),
+            versions=tuple(Version(**version) for version in fields.get("versions", ())),
+            source_schema=_known(fields.get("source_schema")),
         )
         expected = fields["content_hash"]
     except (ValueError, KeyError, TypeError, pa.ArrowInvalid, OSError) as error:
@@ -134,7 +180,17 @@ def from_json(text: str, where: str) -> Manifest:
             f"{where} says content_hash {expected[:12]}, but its shards give "
             f"{manifest.content_hash[:12]}: it was changed by hand; ingest the source again"
         )
-    return manifest
+    return manifest if manifest.versions else _first_version(manifest)
+
+
+def _known(text: str | None) -> pa.Schema | None:
+    return None if text is None else schema_from_text(text)
+
+
+def _first_version(manifest: Manifest) -> Manifest:
+    """Gives a manifest of format 1 as one of a single version, of whose files nothing is known."""
+    rows = sum(shard.num_rows for shard in manifest.shards if shard.split != "labels")
+    return manifest.grown(1 + max(shard.index for shard in manifest.shards), rows, "")
 
 
 def read(path: Path) -> Manifest:
@@ -148,6 +204,11 @@ def read(path: Path) -> Manifest:
         text = place.read_text(encoding="utf-8")
     except FileNotFoundError:
         found = "has no " + NAME if path.is_dir() else "does not exist"
+        if (path / UNDER_WAY).exists():
+            raise PoolError(
+                f"{path} is not a pool yet: its ingest did not come to its end; run the same "
+                "ingest again, which goes on where it stood"
+            ) from None
         raise PoolError(
             f"{path} is not a pool: it {found}; make one with: rayal ingest SOURCE {path}"
         ) from None

@@ -73,6 +73,18 @@ def open_shard(root: str, shard: Shard, schema: pa.Schema, verify: bool = True) 
     return file
 
 
+def check_footer(root: str, shard: Shard) -> None:
+    """Refuses a shard whose file was not written to its end.
+
+    Raises:
+        PoolError: it is missing, of another size, or has no footer.
+    """
+    try:
+        pq.read_metadata(place_of(root, shard))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(root, shard, error) from error
+
+
 def is_verified(root: str, shard: Shard, columns: Sequence[str]) -> bool:
     """Whether this process has read these columns of the file as it is now by `cut_batches`."""
     return _VERIFIED.issuperset(_keys(root, shard, columns))
@@ -158,6 +170,21 @@ def read_column(root: str, shard: Shard, file: pq.ParquetFile, name: str) -> pa.
     """
     try:
         return file.read([name], use_threads=False).column(0)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(root, shard, error) from error
+
+
+def ids_in(root: str, shard: Shard, schema: pa.Schema, name: str) -> Iterator[pa.Array]:
+    """Gives a shard's column of ids, a row group at a time.
+
+    Raises:
+        PoolError: the file is not what the manifest says, or is damaged inside.
+    """
+    file = open_shard(root, shard, schema)
+    try:
+        for index in range(file.num_row_groups):
+            column = file.read_row_group(index, [name], use_threads=False).column(0)
+            yield from column.chunks
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(root, shard, error) from error
 

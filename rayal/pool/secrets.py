@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rayal.errors import PoolError
+from rayal.pool.manifest import Manifest, labels_schema
 from rayal.pool.sources import Piece
 from rayal.types import Kind, Vocabulary
 
@@ -28,6 +30,7 @@ class Secrets:
         self.type: pa.DataType | None = None  # of the stored labels
         self.num_null = 0
         self._classes: set[str | int] = set()
+        self._new_classes: list[str | int] = []  # since the state was noted
         self._may_be_names = kind is None  # floats that are all whole, as pandas writes 0 and null
 
     def convert(self, piece: Piece) -> pa.Array:
@@ -75,6 +78,26 @@ class Secrets:
             )
         ordered: list[Any] = list(self._classes)  # all text or all integers, so they can be sorted
         return Vocabulary(self.kind, tuple(sorted(ordered)))
+
+    def noted(self) -> dict[str, Any]:
+        """Gives what `go_on` needs, of classes those that came since this was asked before."""
+        new, self._new_classes = self._new_classes, []
+        return {
+            "kind": self.kind,
+            "type": str(self.type),
+            "num_null": self.num_null,
+            "may_be_names": self._may_be_names,
+            "classes": new,
+        }
+
+    def go_on(self, noted: Mapping[str, Any]) -> None:
+        """Takes over what an earlier converter of the same labels noted."""
+        name = pa.string() if "string" in noted["type"] else pa.int64()
+        types = {"number": pa.float64(), "class": name, "multilabel": pa.list_(name)}
+        self.kind = noted["kind"]
+        self.type = types[noted["kind"]]
+        self.num_null, self._may_be_names = noted["num_null"], noted["may_be_names"]
+        self._classes.update(noted["classes"])
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,7 +150,9 @@ class Secrets:
                 f"label column '{self.column}' has a null inside a list in the {len(labels)} rows "
                 f"from {piece.at(0)} on; remove it from the list"
             )
-        self._classes.update(names.unique().drop_null().to_pylist())
+        new = [x for x in names.unique().drop_null().to_pylist() if x not in self._classes]
+        self._classes.update(new)
+        self._new_classes += new
         if len(self._classes) > MAX_CLASSES:
             raise PoolError(
                 f"label column '{self.column}' has more than {MAX_CLASSES:,} distinct labels by "
@@ -143,6 +168,19 @@ class Secrets:
                 f"label column '{self.column}' holds {labels[row].as_py()} at {piece.at(row)}; "
                 "write null where no label is known"
             )
+
+
+def noted_of(pool: Manifest) -> dict[str, Any]:
+    """Gives what `Secrets.go_on` needs to add labels to those of a pool."""
+    words = pool.vocabulary
+    assert words is not None, "a pool that was made with a label column has a vocabulary"
+    return {
+        "kind": words.kind,
+        "type": str(labels_schema(pool).field("label").type),
+        "num_null": pool.num_null_labels,
+        "may_be_names": any(note.startswith("label column") for note in pool.notes),
+        "classes": words.classes,
+    }
 
 
 def _are_whole(labels: pa.Array) -> bool:

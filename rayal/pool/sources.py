@@ -60,6 +60,7 @@ class Files:
     format: str
     reading: Reading = field(default_factory=Reading)
     root: str = ""  # that no file leaves: the folder, or that of a glob
+    known: tuple[pa.Schema, str] | None = None  # columns, and a file that has them; None: the first
 
     @property
     def id_column(self) -> str | None:
@@ -110,7 +111,7 @@ class Files:
         if self.format == "images":
             yield from self._images()
             return
-        schema: pa.Schema | None = None
+        schema, first = self.known or (None, self.infos[0].path)
         for info in self.infos:
             row = 0
             try:
@@ -118,7 +119,7 @@ class Files:
                 for batch in read(self.filesystem, info.path, schema, self.reading):
                     if schema is None:
                         schema = _plain_schema(batch.schema)
-                    rows = _same_schema(batch, schema, info.path, self.infos[0].path)
+                    rows = _same_schema(batch, schema, info.path, first)
                     yield Piece(info.path, row, rows)
                     row += batch.num_rows
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from rayal.columns import content_hash
 from rayal.pool.manifest import FOLDERS, Shard, Split
+from rayal.storage import sync
 
 _GROUP_BYTES = 4 << 20
 _MIN_GROUP, _MAX_GROUP = 256, 65_536
@@ -52,11 +53,13 @@ class ShardWriter:
             self._write_groups(last=False)
 
     def close(self, first_id: int) -> Shard | None:
-        """Gives the entry of the finished file, or None where there was no row."""
+        """Gives the entry of the finished file, which a power cut leaves whole, or None where there
+        was no row."""
         self._write_groups(last=True)
         if self._writer is None:
             return None
         self._writer.close()
+        sync(self._folder / self._place)
         return Shard(
             split=self._split,
             index=self._index,

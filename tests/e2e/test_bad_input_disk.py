@@ -182,7 +182,7 @@ def test_survivors_and_checkpoints_cut_short(
     assert doors.digest("r") == doors.digest("plain")
 
 
-def test_an_ingest_leaves_nothing(
+def test_an_ingest_goes_on_where_the_disk_was_full(
     doors: Doors, one_shard: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(doors.folder)
@@ -195,8 +195,15 @@ def test_an_ingest_leaves_nothing(
         doors("ingest", "rows.parquet", "other", "--label-column", "label").refused(
             "the disk is full while writing other", "nothing was half-written", "free some space"
         )
-    assert contents(doors.folder) == before
+    closed = doors.folder / "other" / "shards" / "shard-00000.parquet"
+    written = closed.stat().st_mtime_ns
+    doors.run(Pool(str(doors.folder / "other"), one_shard.manifest), "r").refused(
+        "is not a pool yet: its ingest did not come to its end", "run the same ingest again"
+    )
+    assert {path: what for path, what in contents(doors.folder).items() if path in before} == before
     doors("ingest", "rows.parquet", "other", "--label-column", "label").done()
+    assert closed.stat().st_mtime_ns == written
+    assert Pool.open(str(doors.folder / "other")).content_hash == one_shard.content_hash
 
 
 def test_an_export_and_a_report(

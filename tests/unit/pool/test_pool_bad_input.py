@@ -74,6 +74,7 @@ def test_no_false_duplicates_when_ids_are_spilled(
     pool = ingest(str(tmp_path / "in.parquet"), str(tmp_path / "pool"), id_column="uid")
     assert pool.num_rows + pool.num_test_rows == 3000
     assert sorted(p.name for p in (tmp_path / "pool").iterdir()) == [
+        "files",
         "manifest.json",
         "shards",
         "test",

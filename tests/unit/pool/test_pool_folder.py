@@ -1,4 +1,4 @@
-"""The folder of a pool while it is made, and what a killed ingest leaves."""
+"""The folder of a pool: one writer at a time."""
 
 import os
 import signal
@@ -10,58 +10,53 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayal.pool import folder, ingest
-from rayal.pool.folder import making
+from rayal.errors import PoolError
+from rayal.pool import ingest
+from rayal.pool.folder import LOCK, alone_in
 
 _HANGS = """
 import sys, time
 from pathlib import Path
-from rayal.pool.folder import making
-with making(Path(sys.argv[1])) as temporary:
-    (temporary / "half").write_text("written")
-    print(temporary, flush=True)
+from rayal.pool.folder import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("there", flush=True)
     time.sleep(60)
 """
 
 
-def test_what_a_killed_ingest_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_two_ingests_into_one_pool_at_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "in.parquet")
-    command = [sys.executable, "-c", _HANGS, str(tmp_path / "pool")]
+    source, place = str(tmp_path / "in.parquet"), tmp_path / "pool"
+    command = [sys.executable, "-c", _HANGS, str(place)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        left = Path(process.stdout.readline().strip())
-        assert left.is_dir()
-        ingest(str(tmp_path / "in.parquet"), str(tmp_path / "other"))
-        with making(tmp_path / "pool"):  # of a process that lives, and may yet end
-            assert left.is_dir()
-        (tmp_path / "pool").rmdir()
+        assert process.stdout.readline() == "there\n"
+        with pytest.raises(PoolError) as caught:
+            ingest(source, str(place))
+        message = str(caught.value)
+        assert message.startswith(f"{place} is being written by process {process.pid} on ")
+        assert message.endswith("; wait for it or end it, then run the same command again")
+        assert [path.name for path in place.iterdir()] == [LOCK]
         process.send_signal(signal.SIGKILL)
-    strangers = [f".tmp-pool-{name}-{process.pid}-0123abcd" for name in ("elsewhere", "2-node")]
-    strangers += [".tmp-pool-1a2b3c4d", f".tmp-pool-{folder._machine()}-{process.pid}-notes"]
-    strangers += [f".tmp-pool2-{folder._machine()}-{process.pid}-0123abcd"]
-    for name in strangers:
-        (tmp_path / name).mkdir()
-    assert left.is_dir()
-    ingest(str(tmp_path / "in.parquet"), str(tmp_path / "pool"))
-    assert not left.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        [*strangers, "in.parquet", "other", "pool"]
-    )
+    assert ingest(source, str(place)).num_rows + ingest(source, str(place)).num_test_rows == 1
+    assert not (place / LOCK).exists()
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    def fail() -> None:
-        with making(tmp_path / "pool") as temporary:
-            (temporary / "x").write_text("1")
-            raise ValueError("half")
+def test_the_same_process_is_kept_out_too(tmp_path: Path) -> None:
+    with (
+        alone_in(tmp_path / "pool"),
+        pytest.raises(PoolError, match=f"by process {os.getpid()} on"),
+        alone_in(tmp_path / "pool"),
+    ):
+        raise AssertionError("two are in")
+    assert not (tmp_path / "pool").exists()
 
-    with pytest.raises(ValueError, match="half"):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "pool").mkdir()  # an empty folder is no obstacle
-    with making(tmp_path / "pool") as temporary:
-        assert str(os.getpid()) in temporary.name
-        (temporary / "deep").mkdir()
-        (temporary / "deep" / "x").write_text("1")
-    assert (tmp_path / "pool" / "deep" / "x").read_text() == "1"
-    assert [path.name for path in tmp_path.iterdir()] == ["pool"]
+
+def test_a_folder_goes_when_it_is_empty_and_was_not_there(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "new", "full"):
+        with alone_in(tmp_path / name):
+            if name == "full":
+                (tmp_path / name / "x").write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "mine"]
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["x"]
