@@ -168,7 +168,8 @@ def _is_settled(place: Path, found: Source, plan: Plan, source: str) -> bool:
     differ = [key for key in keys if asked.get(key) != made.get(key)]
     if differ:
         some = "; ".join(
-            "files of another path, size or time of change"
+            "files of another path, size or time of change; it is of an earlier version of rayal, "
+            "which did not note its files, so that new ones cannot be told from them"
             if key == "files"
             else f"{key}: {made.get(key)!r} there, {asked.get(key)!r} asked for"
             for key in differ
