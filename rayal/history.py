@@ -63,6 +63,8 @@ class History:
             return left
         tallies = last.notes["tallies"]
         could_be = tallies["num_scored"] + tallies.get("num_left_out", 0)
+        if "pool" in last.notes:  # it may have grown since
+            could_be += num_rows - last.notes["pool"]["num_rows"]
         return min(left, could_be - last.result.num_rows)
 
     def expected_cost(self, num_labels: int, price_minor: int) -> int:

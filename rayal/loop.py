@@ -117,14 +117,16 @@ class Loop:
             self.progress.say(note)
         self.dir.path.mkdir(parents=True, exist_ok=True)
         place = without_password(self.ledger_url)
-        config = {**config, **self._facts(), "ledger_url": place}
         self._bind_oracle()  # before the folder is claimed: what is refused here can be corrected
-        self.name = name_of(config)
         has_begun = self.dir.has_begun(place)
         with Ledger.open(self.ledger_url, self.dir.claim(), writer=True) as self.ledger:
             if has_begun:
                 self.ledger.run()  # refuses to begin again beside a ledger that is elsewhere
             self.past = History(self.ledger, self.dir, self.vocabulary)
+            recorded = self.ledger.run().config if self.ledger.events() else None
+            self.pool, facts = preflight.as_begun(self.pool, recorded, self.vocabulary)
+            config = {**config, **facts, "ledger_url": place}
+            self.name = name_of(config)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self.dir.note_ledger(place)
             if self.begin_from is not None:
@@ -204,11 +206,13 @@ class Loop:
         A pass without a model decodes nothing. Where its picks hold a row that no model could read,
         it is done again with every row decoded, so that no label is bought for such a row.
         """
+        self.pool = preflight.newest(self.pool, self.engine, self.vocabulary, self.progress.say)
         done, picks, rows = self._choose(t, checkpoint, decode=False)
         if has_undecodable(self.predictor, rows):
             done, picks, rows = self._choose(t, checkpoint, decode=True)
         batch = self.dir.write_batch(t, picks, rows)
-        said = {"selection": picks.note} if picks.note else {}
+        said: dict[str, Any] = {"selection": picks.note} if picks.note else {}
+        said["pool"] = self.pool.manifest.named
         self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe(), **said)
         self._note_seconds()
         return batch
@@ -222,10 +226,10 @@ class Loop:
         taken = self.past.taken(t)
         write_taken(taken_path, taken)
         keep = strategy.keep(self.budget)
-        model_id = checkpoint and checkpoint.model_id
         taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
         features = strategy.selector.needs
-        name = pass_id(self.name, t, model_id, keep, features, taken_hash, decode)
+        depends = (keep, features, taken_hash, decode, self.pool.content_hash)
+        name = pass_id(self.name, t, checkpoint and checkpoint.model_id, *depends)
         scoring = Scoring(
             keys=keys,
             scorer=strategy.scorer,
@@ -382,19 +386,13 @@ class Loop:
             )
         self.progress.say(f"{found} and are left out; they are listed in {path}")
 
-    def _facts(self) -> dict[str, Any]:
-        """What the answers depend on beside the configuration; a change is refused like a key's."""
-        return {
-            "pool_content": self.pool.content_hash,
-            "pool_rows": self.pool.num_rows,
-            "kind": self.vocabulary.kind,
-            "classes": list(self.vocabulary.classes),
-        }
-
     def _bind_oracle(self) -> None:
-        bind = getattr(self.labeler, "bind", None)
-        if bind is not None:
-            bind(self.pool.secret_labels, self.vocabulary, str(self.dir.path / "labeler"))
+        if (bind := getattr(self.labeler, "bind", None)) is not None:
+            bind(
+                lambda ids: self.pool.secret_labels(ids),
+                self.vocabulary,
+                str(self.dir.path / "labeler"),
+            )
 
     def _note_seconds(self) -> None:
         self.ledger.note(seconds=self.clock.take())

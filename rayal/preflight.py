@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
 from rayal import metrics
 from rayal.columns import vectors
 from rayal.engine.scoring import Engine, Rehearsal
@@ -86,10 +90,66 @@ def check_source(pool: Pool, has_run: bool) -> str | None:
     what = f"source={pool.changed} has changed since the pool {pool.path} was made of it"
     if not has_run:
         raise ConfigError(
-            f"{what}; name a new pool.path to make one of it as it is now, or leave source out to "
-            "take the pool as it is"
+            f"{what}; add its new files with rayal ingest, name a new pool.path to make one of it "
+            "as it is now, or leave source out to take the pool as it is"
         )
     return f"note: {what}; this run goes on with the pool as it is"
+
+
+def as_begun(
+    pool: Pool, recorded: Mapping[str, Any] | None, vocabulary: Vocabulary
+) -> tuple[Pool, dict[str, Any]]:
+    """Gives the pool, tested on the rows that it had when the run began, and what the run's answers
+    depend on beside its configuration. `recorded` is the configuration of a run that has steps.
+
+    A pool may grow: its facts are those of the version that the run began with. Any other pool has
+    facts of its own, by which it is refused.
+
+    Raises:
+        ConfigError: it has grown by classes that the run does not know.
+    """
+    facts: dict[str, Any] = {"kind": vocabulary.kind, "classes": list(vocabulary.classes)}
+    version = None if recorded is None else pool.manifest.version_of(recorded["pool_content"])
+    if recorded is None or version is None:
+        version = len(pool.manifest.versions)
+        facts |= {"pool_content": pool.content_hash, "pool_rows": pool.num_rows}
+    else:
+        facts |= {name: recorded[name] for name in ("pool_content", "pool_rows")}
+        if vocabulary == pool.vocabulary:
+            check_grown(pool, replace(vocabulary, classes=tuple(recorded["classes"])))
+    return replace(pool, tested=version), facts
+
+
+def newest(pool: Pool, engine: Engine, vocabulary: Vocabulary, say: Callable[[str], None]) -> Pool:
+    """Gives the pool as it lies there now, which the engine scores from now on.
+
+    Raises:
+        ConfigError: it has grown by classes that the run does not know.
+    """
+    now = pool.newest()
+    if now.manifest == pool.manifest:
+        return pool
+    if vocabulary == pool.vocabulary:  # and not configured, so that it could be of any pool
+        check_grown(now, vocabulary)
+    engine.renew(now)
+    say(f"the pool has changed from {pool.num_rows:,} rows to {now.num_rows:,}")
+    return now
+
+
+def check_grown(pool: Pool, vocabulary: Vocabulary) -> None:
+    """Refuses a pool that has classes which a run does not know.
+
+    Raises:
+        ConfigError: there are such.
+    """
+    known = set(vocabulary.classes)
+    new = [name for name in (pool.vocabulary or vocabulary).classes if name not in known]
+    if new:
+        some = ", ".join(repr(name) for name in new[:8]) + (", ..." if len(new) > 8 else "")
+        raise ConfigError(
+            f"the pool {pool.path} has grown by {len(new)} class(es) that this run does not know: "
+            f"{some}; a model of {len(known)} classes cannot learn them: start a new run_dir"
+        )
 
 
 def check_strategies(pool: Pool, strategy: Strategy, cold_start: Strategy, budget: int) -> None:

@@ -42,6 +42,10 @@ class LocalEngine:
         self.pool = pool
         self.worker = Worker(pool, predictor)
 
+    def renew(self, pool: Pool) -> None:
+        """Goes on with the pool as it has grown."""
+        self.pool = self.worker.pool = pool
+
     def rehearse(self, rehearsal: Rehearsal) -> None:
         """Asks an untrained model for all that the run will need."""
         for shard in self.pool.shards[:1]:

@@ -78,6 +78,13 @@ class RayEngine:
             self.py_modules,
         )
 
+    def renew(self, pool: Pool) -> None:
+        """Goes on with the pool as it has grown; workers that know the old one go."""
+        self.pool = pool
+        if self._crew is not None:
+            self._crew.dismiss()
+            self._crew = None
+
     @property
     def crew(self) -> Any:
         """The workers, hired when first needed."""

@@ -203,6 +203,10 @@ class Engine(Protocol):
         """Starts what it needs; called once, before anything else. No trainer: none will fit."""
         ...
 
+    def renew(self, pool: Pool) -> None:
+        """Goes on with the pool as it has grown: from now on its shards are these."""
+        ...
+
     def rehearse(self, rehearsal: Rehearsal) -> None:
         """Refuses what no trained model could give either: see `Worker.rehearse`."""
         ...

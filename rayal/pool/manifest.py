@@ -83,6 +83,20 @@ class Manifest:
         """How many rows of sources were ever taken: ids by place are never given twice."""
         return self.versions[-1].end_row if self.versions else 0
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """What a record says of which pool it is about."""
+        return {
+            "version": len(self.versions),
+            "content_hash": self.content_hash,
+            "num_rows": sum(shard.num_rows for shard in self.of("pool")),
+        }
+
+    def version_of(self, content_hash: str) -> int | None:
+        """Gives the number, from 1 on, of the version with this content; None: there is none."""
+        hashes = [version.content_hash for version in self.versions]
+        return 1 + hashes.index(content_hash) if content_hash in hashes else None
+
     def grown(self, end_index: int, end_row: int, files: str) -> Manifest:
         """Gives the manifest with its content as one more version."""
         version = Version(self.content_hash, end_index, end_row, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ class Pool:
     path: str
     manifest: Manifest
     changed: str = ""  # what was named as its source, where that holds something else by now
+    tested: int | None = None  # the version whose test rows count; None: the newest
 
     @staticmethod
     def open(path: str) -> Pool:
@@ -38,6 +39,14 @@ class Pool:
             reader.place_of(pool.path, shard)
         return pool
 
+    def newest(self) -> Pool:
+        """Gives the pool as it lies there now, with the same test rows.
+
+        Raises:
+            PoolError: as `open`.
+        """
+        return replace(self, manifest=Pool.open(self.path).manifest)
+
     @property
     def schema(self) -> pa.Schema:
         """sample_id, source_id where the user's id is not int64, and the payload columns."""
@@ -50,8 +59,13 @@ class Pool:
 
     @property
     def test_shards(self) -> tuple[Shard, ...]:
-        """The shards of the test split."""
-        return self.manifest.of("test")
+        """The shards of the test split: those of the version `tested`, so that a curve compares
+        like with like while the pool grows."""
+        shards = self.manifest.of("test")
+        if self.tested is None:
+            return shards
+        end_index = self.manifest.versions[self.tested - 1].end_index
+        return tuple(shard for shard in shards if shard.index < end_index)
 
     @property
     def num_rows(self) -> int:
@@ -99,7 +113,7 @@ class Pool:
         wanted = np.unique(np.asarray(ids, np.int64))
         read = ["sample_id", *(name for name in names if name != "sample_id")]
         empty = pa.schema([self.schema.field(name) for name in read]).empty_table()
-        shards = [*self.shards, *self.test_shards]
+        shards = [*self.shards, *self.manifest.of("test")]
         table = pa.concat_tables([empty, *(self._read(shard, wanted, read) for shard in shards)])
         there = table.column("sample_id").to_numpy()
         missing = np.setdiff1d(wanted, there)
