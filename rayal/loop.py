@@ -292,7 +292,7 @@ class Loop:
             ordering.drain_earlier(self.ledger, self.labeler, t, self.vocabulary)
         snapshot = self.dir.write_snapshot(
             t,
-            self.past.labels(t + 1, start=min(t, 0)),
+            self.pool.newest().living(self.past.labels(t + 1, start=min(t, 0))),
             self.past.batches(t + 1, start=min(t, 0)),
             self.predictor.columns(),
             self.vocabulary,

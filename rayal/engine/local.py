@@ -58,7 +58,7 @@ class LocalEngine:
         for shard in shards:
             state.record(self._score(shard, scoring, state.cut()))
             if progress is not None:
-                progress.advance(shard.num_rows)
+                progress.advance(shard.num_live)
         self.worker.forget()
         return finish_pass(state, scoring, self._listed)
 
@@ -74,7 +74,7 @@ class LocalEngine:
         for shard in self.pool.test_shards:
             tallies = tallies + self.worker.test(shard, testing)
             if progress is not None:
-                progress.advance(shard.num_rows)
+                progress.advance(shard.num_live)
         return tallies
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:

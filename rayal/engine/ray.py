@@ -120,7 +120,7 @@ class RayEngine:
         def record(shard: Any, report: Any) -> None:
             state.record(report)
             if progress is not None:
-                progress.advance(shard.num_rows)
+                progress.advance(shard.num_live)
 
         shards = self.pool.shards[::-1] if self.reverse else self.pool.shards
         crew.map_shards(shards, "score", lambda shard: (carried, state.cut()), record)
@@ -137,7 +137,7 @@ class RayEngine:
         def record(shard: Any, tallies: Any) -> None:
             found[shard.index] = tallies
             if progress is not None:
-                progress.advance(shard.num_rows)
+                progress.advance(shard.num_live)
 
         self.crew.map_shards(self.pool.test_shards, "test", lambda shard: (testing,), record)
         tallies = metrics.no_rows(testing.vocabulary.kind, testing.vocabulary.num_outputs)

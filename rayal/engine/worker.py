@@ -99,7 +99,7 @@ class Worker:
                 kept.add(shard, ids, outputs, taken)
         report, candidates, labelled = kept.finish(shard)
         if scoring.allowed_path:
-            report = replace(report, num_left_out=shard.num_rows - report.num_rows)
+            report = replace(report, num_left_out=shard.num_live - report.num_rows)
         return report, candidates, labelled
 
     def _outputs(self, shard: Shard, scoring: Scoring) -> Iterator[tuple[Ids, Outputs]]:

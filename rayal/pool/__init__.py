@@ -5,5 +5,16 @@ from rayal.pool.manifest import Manifest, Shard
 from rayal.pool.opening import open_pool
 from rayal.pool.pool import Pool
 from rayal.pool.recipes import RecipeDefaults, recipe_defaults
+from rayal.pool.removed import compact, delete
 
-__all__ = ["Manifest", "Pool", "RecipeDefaults", "Shard", "ingest", "open_pool", "recipe_defaults"]
+__all__ = [
+    "Manifest",
+    "Pool",
+    "RecipeDefaults",
+    "Shard",
+    "compact",
+    "delete",
+    "ingest",
+    "open_pool",
+    "recipe_defaults",
+]

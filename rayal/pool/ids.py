@@ -58,6 +58,21 @@ class SeenIds:
             pairs = np.frombuffer(digests, "<u8").reshape(-1, 2)
             records["low"], records["high"] = pairs[:, 0], pairs[:, 1]
         records["row"] = first_row + step * np.arange(len(ids))
+        self._hold(records)
+
+    def add_marked(self, row: int, ids: pa.Array) -> None:
+        """Remembers ids of which an int64, or of text the 16 bytes of its hash, is all that is
+        known; `row` stands for the place of each."""
+        records = np.empty(len(ids), _RECORD)
+        if pa.types.is_int64(ids.type):
+            records["low"], records["high"] = ids.to_numpy().view(np.uint64), 0
+        else:
+            pairs = np.frombuffer(b"".join(ids.to_pylist()), "<u8").reshape(-1, 2)
+            records["low"], records["high"] = pairs[:, 0], pairs[:, 1]
+        records["row"] = row
+        self._hold(records)
+
+    def _hold(self, records: np.ndarray) -> None:
         self._held.append(records)
         self._num_held += len(records)
         if self._num_held >= _HELD_ROWS:

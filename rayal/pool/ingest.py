@@ -163,7 +163,7 @@ def _is_settled(place: Path, found: Source, plan: Plan, source: str) -> bool:
         return False
     made, asked = manifest.source, json.loads(json.dumps({**found.fingerprint, **vars(plan)}))
     is_of_files = isinstance(found, sources.Files)
-    noted = all(version.files for version in manifest.versions) and "files" in made
+    noted = bool(manifest.versions[0].files) and "files" in made
     keys = sorted({*asked, *made} - ({"files"} if noted and is_of_files else set()))
     differ = [key for key in keys if asked.get(key) != made.get(key)]
     if differ:

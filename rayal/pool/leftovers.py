@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rayal import storage
 from rayal.pool.files import FOLDER as FILES
-from rayal.pool.manifest import FOLDERS, Manifest
+from rayal.pool.manifest import FOLDERS, REMOVED, Manifest
 from rayal.pool.pool_writer import SEEN
 from rayal.storage import sync
 
-_ALL = (*FOLDERS.values(), FILES)
+_ALL = (*FOLDERS.values(), FILES, REMOVED)
 
 
 def remove_unnamed(place: Path, manifest: Manifest | None) -> None:
@@ -19,6 +19,7 @@ def remove_unnamed(place: Path, manifest: Manifest | None) -> None:
     if manifest is not None:
         named = {shard.path for shard in manifest.shards}
         named |= {version.files for version in manifest.versions}
+        named |= {removed.path for removed in manifest.removed}
     storage.remove_folder(place / SEEN)
     for name in _ALL:
         for path in (place / name).glob("*"):

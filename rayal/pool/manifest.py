@@ -20,6 +20,7 @@ from rayal.errors import PoolError
 from rayal.types import Vocabulary
 
 NAME = "manifest.json"
+REMOVED = "removed"  # the folder of lists of rows to forget
 UNDER_WAY = "ingest.jsonl"  # the journal of an ingest that did not end
 FORMAT = 2  # of what is written; 1, without versions, is read too
 _READ = (1, FORMAT)
@@ -41,11 +42,27 @@ class Shard:
     first_id: int  # sample_id of the range's first source row, before the test rows are taken out
     min_id: int
     max_id: int
+    num_removed: int = 0  # of these rows: nobody reads them, until `compact` takes them out
+
+    @property
+    def num_live(self) -> int:
+        """Rows that somebody may read."""
+        return self.num_rows - self.num_removed
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A list of rows to forget: ascending sample_ids."""
+
+    path: str  # relative to the pool
+    num_rows: int
+    content_hash: str  # of the ids
 
 
 @dataclass(frozen=True)
 class Version:
-    """What one ingest made of the pool: every shard and row before these ends was there."""
+    """What one ingest, deletion or compaction made of the pool: shards and rows before these ends
+    were there."""
 
     content_hash: str  # of the pool as it was then
     end_index: int  # the next shard's index
@@ -67,6 +84,7 @@ class Manifest:
     asked: Mapping[str, Any] = field(default_factory=dict)  # for what; empty before there was this
     notes: tuple[str, ...] = ()  # what a person should know of how the source was read
     versions: tuple[Version, ...] = ()
+    removed: tuple[Removed, ...] = ()
     source_schema: pa.Schema | None = None  # as readers gave it; None: not noted
 
     def of(self, split: Split) -> tuple[Shard, ...]:
@@ -89,7 +107,7 @@ class Manifest:
         return {
             "version": len(self.versions),
             "content_hash": self.content_hash,
-            "num_rows": sum(shard.num_rows for shard in self.of("pool")),
+            "num_rows": sum(shard.num_live for shard in self.of("pool")),
         }
 
     def version_of(self, content_hash: str) -> int | None:
@@ -111,6 +129,8 @@ class Manifest:
             digest.update(f"{column.name}\x1f{column.type}\x1f{kept}\x1e".encode())
         for shard in self.shards:
             digest.update(f"{shard.split}\x1f{shard.index}\x1f{shard.content_hash}\x1e".encode())
+        for removed in self.removed:
+            digest.update(f"removed\x1f{removed.content_hash}\x1e".encode())
         return digest.hexdigest()
 
     def to_json(self) -> str:
@@ -119,7 +139,7 @@ class Manifest:
         fields = {
             "format": FORMAT,
             "content_hash": self.content_hash,
-            "num_rows": sum(shard.num_rows for shard in self.of("pool")),
+            "num_rows": sum(shard.num_live for shard in self.of("pool")),
             "num_test_rows": sum(shard.num_rows for shard in self.of("test")),
             "columns": {column.name: str(column.type) for column in self.schema},
             "test_key": self.test_key,
@@ -130,6 +150,7 @@ class Manifest:
             "asked": dict(self.asked),
             "notes": list(self.notes),
             "versions": [asdict(version) for version in self.versions],
+            "removed": [asdict(removed) for removed in self.removed],
             "arrow_schema": schema_to_text(self.schema),
             "source_schema": self.source_schema and schema_to_text(self.source_schema),
             "shards": [asdict(shard) for shard in self.shards],
@@ -181,6 +202,7 @@ def from_json(text: str, where: str) -> Manifest:
             asked=fields.get("asked", {}),
             notes=tuple(fields.get("notes", ())),
             versions=tuple(Version(**version) for version in fields.get("versions", ())),
+            removed=tuple(Removed(**removed) for removed in fields.get("removed", ())),
             source_schema=_known(fields.get("source_schema")),
         )
         expected = fields["content_hash"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,13 +69,13 @@ class Pool:
 
     @property
     def num_rows(self) -> int:
-        """Rows to score, without the test rows."""
-        return sum(shard.num_rows for shard in self.shards)
+        """Rows to score, without the test rows and those that are removed."""
+        return sum(shard.num_live for shard in self.shards)
 
     @property
     def num_test_rows(self) -> int:
         """Rows of the test split."""
-        return sum(shard.num_rows for shard in self.test_shards)
+        return sum(shard.num_live for shard in self.test_shards)
 
     @property
     def content_hash(self) -> str:
@@ -96,6 +96,24 @@ class Pool:
             PoolError: the pool lacks a column, or the file is not what the manifest says.
         """
         names = self._known(columns)
+        if shard.num_removed:
+            return self._living_batches(shard, names, batch_rows)
+        return self._all_batches(shard, names, batch_rows)
+
+    def _living_batches(
+        self, shard: Shard, names: list[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        removed = self.removed_in(shard)
+        read = list(dict.fromkeys((*names, "sample_id")))
+        for rows in self._all_batches(shard, read, batch_rows):
+            is_gone = np.isin(rows.column("sample_id").to_numpy(), removed)
+            kept = rows.filter(pa.array(~is_gone)) if is_gone.any() else rows
+            if kept.num_rows:
+                yield kept.select(names)
+
+    def _all_batches(
+        self, shard: Shard, names: list[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
         verify = not reader.is_verified(self.path, shard, names)
         file = reader.open_shard(self.path, shard, self.schema, verify)
         return reader.cut_batches(self.path, shard, file, names, batch_rows)
@@ -151,6 +169,7 @@ class Pool:
         for shard in self.manifest.of("labels"):
             known.update(self._labels(shard, wanted))
         without = [sample_id for sample_id in wanted.tolist() if sample_id not in known]
+        without = np.setdiff1d(without, self.removed_among(wanted)).tolist()
         if without:
             self.rows(np.asarray(without, np.int64), ["sample_id"])  # refuses ids of no row
         return [known.get(sample_id) for sample_id in asked.tolist()]
@@ -164,11 +183,29 @@ class Pool:
             return None
         file = reader.open_shard(self.path, shard, self.schema)
         ids = reader.read_column(self.path, shard, file, "sample_id").to_numpy()
+        if shard.num_removed:
+            ids = ids[~np.isin(ids, self.removed_in(shard))]
         known: dict[int, Label] = {}
         for labels in self.manifest.of("labels"):
             if labels.index == shard.index:  # the same range of source rows
                 known = self._labels(labels, np.unique(ids))
         return [known.get(sample_id) for sample_id in ids.tolist()]
+
+    def removed_in(self, shard: Shard) -> Ids:
+        """Gives the removed ids within a shard's range, ascending."""
+        return reader.removed_between(self.path, self.manifest, shard.min_id, shard.max_id)
+
+    def removed_among(self, ids: Ids) -> Ids:
+        """Gives those of some ids whose rows are removed, ascending."""
+        if not self.manifest.removed or not len(ids):
+            return np.empty(0, np.int64)
+        span = int(ids.min()), int(ids.max())
+        return np.intersect1d(ids, reader.removed_between(self.path, self.manifest, *span))
+
+    def living(self, labels: Mapping[int, Label]) -> dict[int, Label]:
+        """Gives the labels of those rows that are not removed."""
+        gone = set(self.removed_among(np.asarray(list(labels), np.int64)).tolist())
+        return {sample_id: label for sample_id, label in labels.items() if sample_id not in gone}
 
     def _known(self, columns: Sequence[str]) -> list[str]:
         for name in columns:
@@ -181,6 +218,8 @@ class Pool:
 
     def _read(self, shard: Shard, wanted: Ids, names: list[str]) -> pa.Table:
         within = reader.between(wanted, shard.min_id, shard.max_id)
+        if shard.num_removed:
+            within = np.setdiff1d(within, self.removed_in(shard))
         if not len(within):
             return pa.schema([self.schema.field(name) for name in names]).empty_table()
         file = reader.open_shard(self.path, shard, self.schema)
@@ -188,6 +227,8 @@ class Pool:
 
     def _labels(self, shard: Shard, wanted: Ids) -> dict[int, Label]:
         within = reader.between(wanted, shard.min_id, shard.max_id)
+        if shard.num_removed:
+            within = np.setdiff1d(within, self.removed_in(shard))
         if not len(within):
             return {}
         schema = manifests.labels_schema(self.manifest)

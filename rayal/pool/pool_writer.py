@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayal.columns import plain_schema, why_list
@@ -33,6 +34,7 @@ from rayal.types import Ids, Kind
 
 _MIN_SHARD_ROWS, _MAX_SHARD_ROWS = 1 << 16, 1 << 18
 _MAX_NAMED = 3
+_REMOVED = -(1 << 62)  # stands for the place of a row that is gone
 SEEN = ".ids"  # what finds ids that come twice; gone when the ingest ends
 
 
@@ -83,6 +85,7 @@ class PoolWriter:
         if base is not None:
             self._schema, self._index, self.num_rows = base.schema, base.end_index, base.end_row
             self._remember(base.shards)
+            self._remember_removed(base)
             if self._secrets is not None:
                 self._secrets.go_on(noted_of(base))
 
@@ -131,6 +134,7 @@ class PoolWriter:
         order = list(FOLDERS)
         shards = [*(self._base.shards if self._base else ()), *self._shards]
         return Manifest(
+            removed=self._base.removed if self._base else (),
             schema=self._schema,
             shards=tuple(sorted(shards, key=lambda s: (order.index(s.split), s.index))),
             test_key=self._test_key,
@@ -188,6 +192,18 @@ class PoolWriter:
             for ids in reader.ids_in(str(self._folder), shard, self._schema, name):
                 known = ids if name == "source_id" else ids.to_numpy()
                 self._seen.add(-1 - shard.index, known, step=0)
+
+    def _remember_removed(self, base: Manifest) -> None:
+        """Takes the ids of rows that `compact` took out among those that may not come again. Those
+        that lie in a shard still were taken from there."""
+        if self._plan.id_column is None:
+            return
+        column = "mark" if "source_id" in base.schema.names else "sample_id"
+        there = reader.still_there(str(self._folder), base)
+        for removed in base.removed:
+            table = pq.read_table(self._folder / removed.path)
+            gone = table.filter(pc.invert(pc.is_in(table.column("sample_id"), there)))
+            self._seen.add_marked(_REMOVED, gone.column(column).combine_chunks())
 
     def _notes(self) -> list[str]:
         assert self._schema is not None
@@ -307,6 +323,8 @@ class PoolWriter:
             )
 
     def _at(self, row: int) -> str:
+        if row == _REMOVED:
+            return "a removed row of the pool"
         if row < 0:
             return f"shard {-1 - row} of the pool"
         start, file = next(pair for pair in reversed(self._starts) if pair[0] <= row)

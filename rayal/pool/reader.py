@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayal.columns import is_vector, vector_shape
 from rayal.errors import PoolError
-from rayal.pool.manifest import Shard
+from rayal.pool.manifest import Manifest, Shard
 from rayal.types import Ids
 
 _ADVICE = "restore the file, or ingest the source again"
@@ -187,6 +188,43 @@ def ids_in(root: str, shard: Shard, schema: pa.Schema, name: str) -> Iterator[pa
             yield from column.chunks
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(root, shard, error) from error
+
+
+def removed_between(root: str, manifest: Manifest, low: int, high: int) -> Ids:
+    """Gives the removed ids in [low, high], ascending. Reads the row groups that hold some.
+
+    Raises:
+        PoolError: a list is missing or damaged.
+    """
+    parts = [np.empty(0, np.int64)]
+    for removed in manifest.removed:
+        place = Path(root) / removed.path
+        try:
+            file = pq.ParquetFile(place)
+            if file.metadata.num_rows != removed.num_rows:
+                raise OSError(f"it has {file.metadata.num_rows} rows, not {removed.num_rows}")
+            for index in range(file.num_row_groups):
+                span = file.metadata.row_group(index).column(0).statistics
+                if span.min <= high and span.max >= low:
+                    ids = file.read_row_group(index, ["sample_id"]).column(0).to_numpy()
+                    parts.append(between(ids, low, high))
+        except (pa.ArrowException, OSError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise PoolError(
+                f"{place}, a list of removed rows, cannot be read ({text}); restore it from a copy"
+            ) from error
+    return np.unique(np.concatenate(parts))
+
+
+def still_there(root: str, manifest: Manifest) -> pa.Array:
+    """Gives the removed ids that lie in a shard still, before `compact`. O(removed) memory."""
+    parts = [pa.array([], pa.int64())]
+    for shard in manifest.shards:
+        if shard.num_removed and shard.split != "labels":
+            gone = pa.array(removed_between(root, manifest, shard.min_id, shard.max_id))
+            for ids in ids_in(root, shard, manifest.schema, "sample_id"):
+                parts.append(ids.filter(pc.is_in(ids, gone)))
+    return pa.concat_arrays(parts)
 
 
 def between(ids: Ids, low: int, high: int) -> Ids:

@@ -33,8 +33,16 @@ def group_rows(row_bytes: float) -> int:
 class ShardWriter:
     """One file of a split, open until `close`. Nothing is written before the first row."""
 
-    def __init__(self, folder: Path, split: Split, index: int, schema: pa.Schema, group: int):
-        self._place = f"{FOLDERS[split]}/shard-{index:05d}.parquet"
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        index: int,
+        schema: pa.Schema,
+        group: int,
+        suffix: str = "",
+    ) -> None:
+        self._place = f"{FOLDERS[split]}/shard-{index:05d}{suffix}.parquet"
         self._folder, self._split, self._index = folder, split, index
         self._schema, self._group = schema, group
         self._held: list[pa.RecordBatch] = []

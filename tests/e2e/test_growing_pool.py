@@ -107,3 +107,43 @@ def test_another_pool_is_refused_and_new_classes_are_one_line(doors: Doors) -> N
         "start a new run_dir",
     )
     doors.run(grown, "new", "num_rounds=1").done()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("is_compacted", [False, True])
+def test_removed_rows_are_in_no_later_round(
+    doors: Doors, engine: tuple[str, ...], is_compacted: bool, request: pytest.FixtureRequest
+) -> None:
+    if "engine=ray" in engine:
+        request.getfixturevalue("small_ray")
+        engine = (*engine, "engine.address=auto")
+    pool = _pool(doors.folder, 1)
+    doors.run(pool, "whole", "num_rounds=2").done()
+    doors.run(pool, "r", *engine, "num_rounds=1").done()
+    bought, later = picked(doors.folder / "whole")
+    test_ids = [
+        sample_id
+        for shard in pool.test_shards
+        for rows in pool.batches(shard, ("sample_id",), 999)
+        for sample_id in rows.column("sample_id").to_pylist()
+    ]
+    gone = {*bought[:4], *later[:4], *test_ids[:5]}
+    (doors.folder / "ids.txt").write_text("".join(f"{i}\n" for i in gone))
+    said = doors("pool", "delete", pool.path, "--ids", "ids.txt").done()
+    assert "13 rows are removed from every later round" in said.out
+    if is_compacted:
+        assert "shard files were written anew" in doors("pool", "compact", pool.path).done().out
+    doors.run(pool.path, "r", *engine, "num_rounds=2").done()
+    first, second = picked(doors.folder / "r")
+    assert first == bought
+    assert not gone & {*second}
+    assert len(second) == 20
+    trained = pq.read_table(doors.folder / "r" / "rounds" / "r0001" / "snapshot.parquet")
+    assert {*trained.column("sample_id").to_pylist()} == {*first, *second} - gone
+    assert _tested(doors.folder / "r") == [len(test_ids), len(test_ids) - 5]
+
+
+def test_ids_to_delete_are_read_from_a_file(doors: Doors) -> None:
+    pool = _pool(doors.folder, 1)
+    doors("pool", "delete", pool.path).refused("delete takes --ids FILE", code=2)
+    doors("pool", "delete", pool.path, "--ids", "no.txt").refused("--ids no.txt cannot be read")
