@@ -1,4 +1,4 @@
-"""rayal ingest: a source becomes a sharded pool."""
+"""rayal ingest: a source becomes a sharded pool; new files of it are added to one that is there."""
 
 from __future__ import annotations
 
