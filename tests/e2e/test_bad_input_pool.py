@@ -87,7 +87,9 @@ def test_a_second_source_into_the_same_folder(doors: Doors, class_pool: Pool) ->
     before = contents(doors.folder / "pool")
     other = _source(doors, "other.parquet", height=[1, 2, 3])
     doors("ingest", other, "pool", "--label-column", "label").refused(
-        "holds a pool that was made of something else", "files of another path", "choose another"
+        "holds a pool that was made of something else",
+        "no file of it was taken before",
+        "choose another",
     )
     doors("ingest", source, "pool").refused("label_column: 'label' there, None asked for")
     (doors.folder / "letters").mkdir()
