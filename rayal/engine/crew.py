@@ -1,8 +1,8 @@
-"""The crew: Ray actors that score shards and hold slices, replaced when they die.
+"""The crew: workers that score shards and hold slices, replaced when they die.
 
-What to do next is decided here, on the driver; an actor only carries. An actor has no restarts and
-its calls no retries of Ray's own: a lost worker means its shards again elsewhere, counted, so that
-a shard that kills whoever touches it ends the run with its name.
+What to do next is decided here, on the driver; a transport only carries. A lost worker means its
+shards again elsewhere, counted, so that a shard that kills whoever touches it ends the run with its
+name.
 """
 
 from __future__ import annotations
@@ -10,22 +10,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import os
 import re
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-
-from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.survivors import SliceSpec
-from rayal.engine.worker import Worker
+from rayal.engine.transport import NoAnswer, Transport, WorkerLost, WorkerRaised
 from rayal.errors import ConfigError, RayalError, ScoringError
-from rayal.pool import Pool, Shard
-from rayal.ranking import Cut
-from rayal.types import Predictor
+from rayal.pool import Shard
 
 MAX_DEATHS_PER_SHARD = 5  # a pool of one shard survives some kills of whatever cause
 MAX_FALSE_STARTS = 3  # of one worker in a row
@@ -39,68 +31,16 @@ class Seat(NamedTuple):
     generation: int
 
 
-class _Carrier:
-    """A thin coat on `Worker`."""
-
-    def __init__(self, pool: Pool, predictor: Predictor) -> None:
-        self.worker = Worker(pool, predictor)
-
-    def ready(self) -> bool:
-        return True
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def rehearse(self, shard: Shard, rehearsal: Rehearsal) -> None:
-        self.worker.rehearse(shard, rehearsal)
-
-    def score(self, shard: Shard, scoring: Scoring, cut: Cut | None) -> ShardReport:
-        return self.worker.score(shard, scoring, cut)
-
-    def test(self, shard: Shard, testing: Testing) -> Any:
-        return self.worker.test(shard, testing)
-
-    def ask(self, specs: Sequence[SliceSpec], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Asks in turn (a journal for a new owner); gives the answers to the last."""
-        answers: list[Any] = []
-        for ask, step, args in calls:
-            if isinstance(args, ray.ObjectRef):
-                args = ray.get(args)
-            answers = self.worker.ask(specs, ask, step, *args)
-        return answers
-
-    def forget(self) -> None:
-        self.worker.forget()
-
-
 class Crew:
-    """`num_workers` actors with the same pool and predictor."""
+    """`num_workers` workers, hired from a transport."""
 
     def __init__(
-        self,
-        pool: Pool,
-        predictor: Predictor,
-        num_workers: int,
-        num_cpus: float,
-        num_gpus: float,
-        memory_gib: float | None,
-        in_flight: int,
-        timeout_s: float,
+        self, transport: Transport, num_workers: int, in_flight: int, timeout_s: float
     ) -> None:
+        self.transport = transport
         self.num_workers = num_workers
         self.in_flight = in_flight
         self.timeout_s = timeout_s
-        options: dict[str, Any] = {
-            "num_cpus": num_cpus,
-            "num_gpus": num_gpus,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
-        if memory_gib is not None:
-            options["memory"] = int(memory_gib * 2**30)
-        self._actor_class = ray.remote(**options)(_Carrier)
-        # Held by the driver: large constructor arguments by value break what Ray does on node loss.
-        self._parts = (ray.put(pool), ray.put(predictor))
         self.actors: list[Any] = []
         self.generation: list[int] = []
         self._starting: dict[Any, int] = {}
@@ -115,11 +55,10 @@ class Crew:
         self._ready.discard(index)
         self._starting = {ref: i for ref, i in self._starting.items() if i != index}
         if self.actors[index] is not None:
-            with contextlib.suppress(RayError, ValueError):
-                ray.kill(self.actors[index])
-        self.actors[index] = self._actor_class.remote(*self._parts)
+            self.transport.end(self.actors[index])
+        self.actors[index] = self.transport.hire()
         self.generation[index] += 1
-        self._starting[self.actors[index].ready.remote()] = index
+        self._starting[self.transport.call(self.actors[index], "ready")] = index
 
     def map_shards(
         self,
@@ -136,23 +75,23 @@ class Crew:
         todo = collections.deque(shards)
         running: dict[Any, tuple[int, Shard]] = {}
         deaths: collections.Counter[int] = collections.Counter()
-        last_answer = time.monotonic()
+        last_answer = self.transport.now_s()
         while todo or running:
             load = collections.Counter(index for index, _ in running.values())
             # Least loaded first: where shards are few, none may lie behind another's first.
             for depth, index in itertools.product(range(self.in_flight), sorted(self._ready)):
                 if todo and load[index] == depth:
                     shard = todo.popleft()
-                    call = getattr(self.actors[index], method)
-                    running[call.remote(shard, *arguments(shard))] = (index, shard)
+                    call = self.transport.call(self.actors[index], method, shard, *arguments(shard))
+                    running[call] = (index, shard)
                     load[index] += 1
             waited = [*running, *self._starting]
-            done, _ = ray.wait(waited, num_returns=1, timeout=min(self.timeout_s, 5.0))
+            done = self.transport.wait(waited, min(self.timeout_s, 5.0))
             if not done:
-                if time.monotonic() - last_answer > self.timeout_s:
+                if self.transport.now_s() - last_answer > self.timeout_s:
                     raise ScoringError(self._stuck(running, todo))
                 continue
-            last_answer = time.monotonic()
+            last_answer = self.transport.now_s()
             for ref in done:
                 if ref in self._starting:
                     self._welcome(ref)
@@ -161,11 +100,11 @@ class Crew:
                     continue
                 index, shard = running[ref]
                 try:
-                    answer = ray.get(ref)
-                except RayTaskError as error:
-                    self._cancel(running)
+                    answer = self.transport.result(ref)
+                except WorkerRaised as error:
+                    self.transport.cancel(running)
                     raise _explained(error) from None
-                except RayError as error:
+                except WorkerLost as error:
                     deaths[shard.index] += 1
                     if deaths[shard.index] >= MAX_DEATHS_PER_SHARD:
                         raise ScoringError(_poison(shard, error)) from error
@@ -182,23 +121,23 @@ class Crew:
         Raises:
             ScoringError: none started in time, naming what is there and what the cluster has.
         """
-        deadline = time.monotonic() + self.timeout_s
+        deadline = self.transport.now_s() + self.timeout_s
         while not self._ready:
-            done, _ = ray.wait(list(self._starting), num_returns=1, timeout=5.0)
+            done = self.transport.wait(list(self._starting), 5.0)
             for ref in done:
                 self._welcome(ref)
-            if not done and time.monotonic() > deadline:
+            if not done and self.transport.now_s() > deadline:
                 raise ScoringError(self._stuck({}, ()))
 
     def _welcome(self, ref: Any) -> None:
         index = self._starting.pop(ref)
         try:
-            ray.get(ref)
-        except RayTaskError as error:
+            self.transport.result(ref)
+        except WorkerRaised as error:
             raise _explained(error) from None
-        except RayError as error:
+        except WorkerLost as error:
             self._false_starts[index] += 1
-            if _will_not_start(error) or self._false_starts[index] >= MAX_FALSE_STARTS:
+            if error.is_final or self._false_starts[index] >= MAX_FALSE_STARTS:
                 raise _not_started(error) from error
             self._hire(index)  # its node was lost, or somebody killed it
             return
@@ -208,9 +147,9 @@ class Crew:
     def _welcome_all(self) -> None:
         """Welcomes whoever has started meanwhile, and waits only where nobody is there."""
         if self._starting:
-            refs = list(self._starting)
-            for ref in ray.wait(refs, num_returns=len(refs), timeout=0)[0]:
-                self._welcome(ref)
+            while self._starting and (done := self.transport.wait(list(self._starting), 0.0)):
+                for ref in done:
+                    self._welcome(ref)
         self.wait_ready()
 
     def ask(
@@ -234,22 +173,23 @@ class Crew:
             for (index, knows), some in self._seating(specs, answers, seats).items():
                 questions = journal[-1:] if knows else list(journal)
                 seat = Seat(index, self.generation[index])
-                calls[self.actors[index].ask.remote(some, questions)] = (seat, some)
+                call = self.transport.call(self.actors[index], "ask", some, questions)
+                calls[call] = (seat, some)
             for ref, (seat, some) in calls.items():
                 try:
-                    found = ray.get(ref, timeout=self.timeout_s)
-                except RayTaskError as error:
+                    found = self.transport.result(ref, self.timeout_s)
+                except WorkerRaised as error:
                     raise _explained(error) from None
-                except GetTimeoutError:
+                except NoAnswer:
                     raise ScoringError(
                         f"no answer to question {len(journal)} of the selection: {self._waited()}"
                     ) from None
-                except RayError as error:
+                except WorkerLost as error:
                     deaths += 1
                     if deaths > MAX_DEATHS_PER_SHARD * self.num_workers:
                         raise ScoringError(
                             f"workers died {deaths} times while selecting "
-                            f"({type(error).__name__}); give them more memory (engine.memory_gib), "
+                            f"({error.kind}); give them more memory (engine.memory_gib), "
                             "or lower strategy.num_candidates"
                         ) from error
                     if seat.generation == self.generation[seat.worker]:  # not replaced yet
@@ -279,41 +219,38 @@ class Crew:
     def _is_there(self, seat: Seat) -> bool:
         return seat.worker in self._ready and seat.generation == self.generation[seat.worker]
 
+    def put_once(self, arguments: tuple[Any, ...]) -> Any:
+        """Gives the arguments, or what stands for them where they are large."""
+        size = sum(getattr(argument, "nbytes", 0) for argument in arguments)
+        return self.transport.put(arguments) if size > _INLINE_BYTES else arguments
+
     def forget(self) -> None:
         """Drops the slices that the workers hold."""
         for index in sorted(self._ready):
-            with contextlib.suppress(RayError):
-                ray.get(self.actors[index].forget.remote(), timeout=self.timeout_s)
+            with contextlib.suppress(WorkerLost, WorkerRaised, NoAnswer):
+                call = self.transport.call(self.actors[index], "forget")
+                self.transport.result(call, self.timeout_s)
 
     def dismiss(self) -> None:
         """Ends all workers, which gives their CPUs and GPUs back."""
         for actor in self.actors:
             if actor is not None:
-                with contextlib.suppress(RayError, ValueError):
-                    ray.kill(actor)
+                self.transport.end(actor)
         self.actors, self._starting, self._ready = [], {}, set()
-
-    def _cancel(self, running: dict[Any, Any]) -> None:
-        for ref in running:
-            with contextlib.suppress(RayError, ValueError, TypeError):
-                ray.cancel(ref)
 
     def _stuck(self, running: dict[Any, tuple[int, Shard]], todo: Sequence[Shard]) -> str:
         shards = sorted([s.index for _, s in running.values()] + [s.index for s in todo])
         return f"shards {shards[:8]} wait: {self._waited()}"
 
     def _waited(self) -> str:
-        have, free = ray.cluster_resources(), ray.available_resources()
         return (
             f"nothing finished for {self.timeout_s:.0f} s: {len(self._ready)} of "
-            f"{self.num_workers} workers are there; the cluster has {have.get('CPU', 0):g} CPUs "
-            f"({free.get('CPU', 0):g} free) and {have.get('GPU', 0):g} GPUs "
-            f"({free.get('GPU', 0):g} free); lower engine.num_workers or engine.num_gpus, or raise "
-            "engine.timeout_s"
+            f"{self.num_workers} workers are there; {self.transport.room()}; "
+            "lower engine.num_workers or engine.num_gpus, or raise engine.timeout_s"
         )
 
 
-def _explained(error: RayTaskError) -> RayalError:
+def _explained(error: WorkerRaised) -> RayalError:
     cause = error.cause
     if isinstance(cause, RayalError):
         return cause
@@ -334,28 +271,17 @@ def _not_importable(message: str) -> ConfigError:
     )
 
 
-def _will_not_start(error: RayError) -> bool:
-    """Whether another try would end alike: not the loss of a process, but what it was told."""
-    return not isinstance(error, RayActorError) or "creation task" in str(error)
-
-
-def _not_started(error: RayError) -> RayalError:
+def _not_started(error: WorkerLost) -> RayalError:
     text = str(error)
     if missing := _missing_module(text):
         return _not_importable(missing)
     return ScoringError(f"a worker could not start: {text.strip().splitlines()[-1]}")
 
 
-def _poison(shard: Shard, error: RayError) -> str:
+def _poison(shard: Shard, error: WorkerLost) -> str:
     return (
         f"shard {shard.index} ended its worker {MAX_DEATHS_PER_SHARD} times "
-        f"({type(error).__name__}); out of memory is the usual cause: give workers more memory, "
+        f"({error.kind}); out of memory is the usual cause: give workers more memory, "
         "or lower predictor.batch_rows in a new run_dir (it is part of the answer, so rayal does "
         f"not do so by itself), and look at the rows of {shard.path}"
     )
-
-
-def put_once(arguments: tuple[Any, ...]) -> Any:
-    """Gives the arguments, or a reference to them where they are large."""
-    size = sum(getattr(argument, "nbytes", 0) for argument in arguments)
-    return ray.put(arguments) if size > _INLINE_BYTES else arguments

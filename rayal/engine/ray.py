@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from rayal import metrics
 from rayal.engine import launch
-from rayal.engine.local import finish_pass, fit_rank
-from rayal.engine.scoring import Fitting, Pass, PassState, Rehearsal, Scoring, Testing
-from rayal.engine.survivors import SliceSpec
+from rayal.engine.crew import Crew
+from rayal.engine.crewed import score_by
+from rayal.engine.local import fit_rank
+from rayal.engine.scoring import Fitting, Pass, Rehearsal, Scoring, Testing
 from rayal.errors import ConfigError
-from rayal.journal import Journal
 from rayal.pool import Pool
 from rayal.trainers.group import Alone
-from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
+from rayal.types import Checkpoint, Ids, Predictor, Trainer
 
 
 class RayEngine:
@@ -59,7 +59,7 @@ class RayEngine:
         self.object_store_gib = object_store_gib
         self.py_modules = tuple(py_modules)
         self.reverse = reverse
-        self._crew: Any = None
+        self._crew: Crew | None = None
         self._started = False
 
     def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
@@ -86,21 +86,15 @@ class RayEngine:
             self._crew = None
 
     @property
-    def crew(self) -> Any:
+    def crew(self) -> Crew:
         """The workers, hired when first needed."""
-        from rayal.engine.crew import Crew
+        from rayal.engine.actors import Actors
 
         if self._crew is None:
-            self._crew = Crew(
-                self.pool,
-                self.predictor,
-                self.num_workers,
-                self.num_cpus,
-                self.num_gpus,
-                self.memory_gib,
-                self.in_flight,
-                self.timeout_s,
+            actors = Actors(
+                self.pool, self.predictor, self.num_cpus, self.num_gpus, self.memory_gib
             )
+            self._crew = Crew(actors, self.num_workers, self.in_flight, self.timeout_s)
         return self._crew
 
     def rehearse(self, rehearsal: Rehearsal) -> None:
@@ -110,25 +104,8 @@ class RayEngine:
 
     def score(self, scoring: Scoring, progress: Any = None) -> Pass:
         """Gives candidates and labelled rows of one pass over the pool."""
-        import ray
-
-        crew = self.crew
-        crew.forget()
-        state = PassState(scoring.keep)
-        carried = ray.put(scoring)
-
-        def record(shard: Any, report: Any) -> None:
-            state.record(report)
-            if progress is not None:
-                progress.advance(shard.num_live)
-
         shards = self.pool.shards[::-1] if self.reverse else self.pool.shards
-        crew.map_shards(shards, "score", lambda shard: (carried, state.cut()), record)
-        crew.wait_ready()
-        return finish_pass(state, scoring, self._listed)
-
-    def _listed(self, specs: Sequence[SliceSpec]) -> Candidates:
-        return RayCandidates(self.crew, specs)
+        return score_by(self.crew, shards, scoring, progress)
 
     def test(self, testing: Testing, progress: Any = None) -> np.ndarray:
         """Gives the test split's tallies, added in shard order."""
@@ -181,36 +158,3 @@ class RayEngine:
         self._crew = None
         launch.stop(self._started)
         self._started = False
-
-
-class RayCandidates:
-    """Slices on the crew's workers; one call a worker and question."""
-
-    def __init__(self, crew: Any, specs: Sequence[SliceSpec]) -> None:
-        self._crew = crew
-        self._specs = sorted(specs, key=lambda spec: spec.key)
-        self._journal: list[tuple[Any, ...]] = []
-        self._seats: dict[int, Any] = {}  # slice key -> the worker that knows the journal so far
-        self._num_rows: int | None = None
-        self.journal = Journal()
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows all slices hold."""
-        if self._num_rows is None:
-            self._num_rows = sum(self.each(_length, 0))
-        return self._num_rows
-
-    def each(self, ask: Callable[..., Any], step: int, *args: Any) -> list[Any]:
-        """Asks every slice, in parallel over workers; answers in key order."""
-        from rayal.engine.crew import put_once
-
-        if not self._specs:
-            return []
-        self._journal.append((ask, step, put_once(args)))
-        answers: list[Any] = self._crew.ask(self._specs, self._journal, self._seats)
-        return answers
-
-
-def _length(part: Any, step: int) -> int:
-    return len(part)
