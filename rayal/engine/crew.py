@@ -74,19 +74,21 @@ class Crew:
         """
         todo = collections.deque(shards)
         running: dict[Any, tuple[int, Shard]] = {}
+        load: collections.Counter[int] = collections.Counter()
         deaths: collections.Counter[int] = collections.Counter()
+        # Of thousands of workers few have room at a time, so only they are looked at.
+        free = set(self._ready)
         last_answer = self.transport.now_s()
         while todo or running:
-            load = collections.Counter(index for index, _ in running.values())
             # Least loaded first: where shards are few, none may lie behind another's first.
-            for depth, index in itertools.product(range(self.in_flight), sorted(self._ready)):
+            for depth, index in itertools.product(range(self.in_flight), sorted(free)):
                 if todo and load[index] == depth:
                     shard = todo.popleft()
                     call = self.transport.call(self.actors[index], method, shard, *arguments(shard))
                     running[call] = (index, shard)
                     load[index] += 1
-            waited = [*running, *self._starting]
-            done = self.transport.wait(waited, min(self.timeout_s, 5.0))
+            free = {index for index in free if load[index] < self.in_flight}
+            done = self.transport.wait([*running, *self._starting], min(self.timeout_s, 5.0))
             if not done:
                 if self.transport.now_s() - last_answer > self.timeout_s:
                     raise ScoringError(self._stuck(running, todo))
@@ -94,7 +96,9 @@ class Crew:
             last_answer = self.transport.now_s()
             for ref in done:
                 if ref in self._starting:
-                    self._welcome(ref)
+                    index = self._welcome(ref)
+                    if index in self._ready:
+                        free.add(index)
                     continue
                 if ref not in running:  # its worker was replaced meanwhile
                     continue
@@ -110,9 +114,13 @@ class Crew:
                         raise ScoringError(_poison(shard, error)) from error
                     for lost in [r for r, (i, _) in running.items() if i == index]:
                         todo.appendleft(running.pop(lost)[1])
+                    free.discard(index)
+                    load[index] = 0
                     self._hire(index)
                     continue
                 del running[ref]
+                load[index] -= 1
+                free.add(index)
                 record(shard, answer)
 
     def wait_ready(self) -> None:
@@ -129,7 +137,8 @@ class Crew:
             if not done and self.transport.now_s() > deadline:
                 raise ScoringError(self._stuck({}, ()))
 
-    def _welcome(self, ref: Any) -> None:
+    def _welcome(self, ref: Any) -> int:
+        """Gives the number of the worker that has started, or was lost and is hired anew."""
         index = self._starting.pop(ref)
         try:
             self.transport.result(ref)
@@ -140,9 +149,10 @@ class Crew:
             if error.is_final or self._false_starts[index] >= MAX_FALSE_STARTS:
                 raise _not_started(error) from error
             self._hire(index)  # its node was lost, or somebody killed it
-            return
+            return index
         self._false_starts[index] = 0
         self._ready.add(index)
+        return index
 
     def _welcome_all(self) -> None:
         """Welcomes whoever has started meanwhile, and waits only where nobody is there."""
@@ -221,8 +231,7 @@ class Crew:
 
     def put_once(self, arguments: tuple[Any, ...]) -> Any:
         """Gives the arguments, or what stands for them where they are large."""
-        size = sum(getattr(argument, "nbytes", 0) for argument in arguments)
-        return self.transport.put(arguments) if size > _INLINE_BYTES else arguments
+        return self.transport.put(arguments) if _size_of(arguments) > _INLINE_BYTES else arguments
 
     def forget(self) -> None:
         """Drops the slices that the workers hold."""
@@ -248,6 +257,13 @@ class Crew:
             f"{self.num_workers} workers are there; {self.transport.room()}; "
             "lower engine.num_workers or engine.num_gpus, or raise engine.timeout_s"
         )
+
+
+def _size_of(thing: Any) -> int:
+    """Gives the bytes of all arrays in nested tuples and lists."""
+    if isinstance(thing, (tuple, list)):
+        return sum(_size_of(one) for one in thing)
+    return getattr(thing, "nbytes", 0)
 
 
 def _explained(error: WorkerRaised) -> RayalError:

@@ -125,13 +125,16 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
         counts[report.shard] = report.num_kept
         num_labelled[report.shard] = report.num_labelled
     if scoring.keep is not None and sum(counts) > scoring.keep:
+        # Shards that began early kept far more: what all of them say together leaves little more
+        # than M rows to look at.
+        known = state.last_cut()
         bare = [
-            SliceSpec(shard, folder, (shard,), "candidates", None, with_features=False)
+            SliceSpec(shard, folder, (shard,), "candidates", known, with_features=False)
             for shard, count in enumerate(counts)
             if count
         ]
         survivors_of_shards = listed(bare)
-        cut = exact_cut(survivors_of_shards, scoring.keep)
+        cut = exact_cut(survivors_of_shards, scoring.keep) or known
         inside_counts = survivors_of_shards.each(count_inside, 0, cut)
         counts = [0] * len(counts)
         for spec, count in zip(bare, inside_counts, strict=True):

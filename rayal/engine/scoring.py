@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rayal.keys import Keys
 from rayal.pool import Pool, Shard
-from rayal.ranking import Cut, Sketch, threshold
+from rayal.ranking import Cut, Sketch, Threshold
 from rayal.types import (
     OUTPUTS,
     Candidates,
@@ -127,23 +127,36 @@ class PassState:
 
     keep: int | None
     reports: dict[int, ShardReport] = field(default_factory=dict)
-    _cut: Cut | None = None
+    _threshold: Threshold | None = None
+    _waiting: list[Sketch] = field(default_factory=list)  # that the threshold does not know yet
     _merged_at: int = 0
 
     def record(self, report: ShardReport) -> None:
         """Takes a shard's report in place of any earlier one."""
+        if report.shard in self.reports:
+            self._threshold, self._merged_at, self._waiting = None, 0, []
+            others = (r for r in self.reports.values() if r.shard != report.shard)
+            self._waiting += [r.sketch for r in others if r.sketch is not None]
         self.reports[report.shard] = report
+        if report.sketch is not None:
+            self._waiting.append(report.sketch)
 
     def cut(self) -> Cut | None:
         """Gives a threshold that no row of the exact top `keep` lies below, or None."""
+        # Merging sorts 256 pairs a shard: every time at first, then each 5 % more shards.
+        if len(self.reports) > self._merged_at * 1.05:
+            return self.last_cut()
+        return None if self._threshold is None else self._threshold.cut
+
+    def last_cut(self) -> Cut | None:
+        """Gives the threshold of all shards so far."""
         if self.keep is None:
             return None
-        # Merging costs 256 pairs a shard: every time at first, then each 5 % more shards.
-        if len(self.reports) > self._merged_at * 1.05:
-            self._merged_at = len(self.reports)
-            sketches = [r.sketch for r in self.reports.values() if r.sketch is not None]
-            self._cut = threshold(sketches, self.keep)
-        return self._cut
+        if self._threshold is None:
+            self._threshold = Threshold(self.keep)
+        self._threshold.add(self._waiting)
+        self._waiting, self._merged_at = [], len(self.reports)
+        return self._threshold.cut
 
     def todo(self, shards: Sequence[Shard]) -> list[Shard]:
         """Gives the shards that have no report yet."""

@@ -1,11 +1,14 @@
 """Survivors files, slices and the taken rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from rayal.engine import survivors
+from rayal.engine.local import finish_pass
 from rayal.engine.scoring import PassState, ShardReport, Tallies
-from rayal.engine.survivors import Rows, SliceSpec, Taken, plan_slices
+from rayal.engine.survivors import ListedCandidates, Rows, SliceSpec, Taken, plan_slices
 from rayal.errors import ScoringError
 from rayal.ranking import Cut, best_rows, inside, order_key, sketch
 
@@ -112,6 +115,62 @@ def test_a_shard_that_was_done_twice_counts_once():
     state.record(report)
     assert state.cut() is None  # five rows are known, not ten
     assert Tallies.of(state.reports.values()) == Tallies(5, 5, (2, 3))
+
+
+def test_a_shard_done_again_after_a_merge_counts_once():
+    def report(shard, scores):
+        ids = 10 * shard + np.arange(len(scores))
+        found = sketch(np.asarray(scores, float), ids, 4)
+        return ShardReport(shard, 5, 5, 5, 0, found)
+
+    state = PassState(4)
+    state.record(report(0, [9, 8]))
+    assert state.cut() is None
+    state.record(report(0, [9, 8]))
+    assert state.cut() is None
+    assert state.last_cut() is None
+    state.record(report(1, [7, 6, 5]))
+    assert state.cut() == Cut(int(order_key(np.array([6.0]))[0]), 11)
+    state.record(report(1, [7, 6, 5]))
+    assert state.last_cut() == Cut(int(order_key(np.array([6.0]))[0]), 11)
+
+
+def test_the_last_cut_knows_every_shard():
+    state = PassState(50)
+    for shard in range(200):
+        ids = 100 * shard + np.arange(100)
+        scores = np.full(100, float(shard))
+        state.record(ShardReport(shard, 100, 100, 100, 0, sketch(scores, ids, 50)))
+        if shard == 198:
+            state.cut()
+    stale = Cut(int(order_key(np.array([198.0]))[0]), 19_849)
+    assert state.cut() == stale  # one shard more is not worth a merge
+    assert state.last_cut() == Cut(int(order_key(np.array([199.0]))[0]), 19_949)
+    assert PassState(None).last_cut() is None
+
+
+def test_only_rows_that_may_be_among_the_best_are_asked_for_the_exact_cut(tmp_path):
+    """The first of many shards leave all their rows."""
+    state = PassState(30)
+    asked = []
+    for shard in range(8):
+        rows = _rows(60, shard)
+        rows = Rows(rows.ids + 10_000 * shard, rows.scores + shard, rows.features)
+        found = sketch(rows.scores, rows.ids, 30)
+        report = ShardReport(shard, 60, 60, 60, 0, found)
+        survivors.write(str(tmp_path), report, rows, _rows(1, 9))
+        state.record(report)
+
+    def listed(specs):
+        made = ListedCandidates([spec.load() for spec in specs])
+        asked.append(made.num_rows)
+        return made
+
+    scoring = SimpleNamespace(keep=30, folder=str(tmp_path))
+    done = finish_pass(state, scoring, listed)
+    assert done.candidates.num_rows == 30
+    assert asked[0] < 60  # of 480
+    assert {int(i) // 10_000 for part in done.candidates.slices for i in part.ids} == {7}
 
 
 @pytest.mark.parametrize("num_taken", [0, 1, 40, 900])

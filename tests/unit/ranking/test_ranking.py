@@ -5,6 +5,7 @@ from slices import cut as cut_slices
 from rayal.ranking import (
     Cut,
     Sketch,
+    Threshold,
     best_rows,
     cut_at,
     exact_cut,
@@ -81,6 +82,20 @@ def test_threshold_never_drops_a_top_row(seed, num_values, num_ranks):
             if num_ranks == 256:  # and it is tight: a rank of slack a shard
                 kept = inside(scores[seen], ids[seen], cut).sum()
                 assert kept <= keep + 5 * (keep // 256 + 1)
+
+
+@pytest.mark.parametrize("num_values", [1, 20, 10**6])
+@pytest.mark.parametrize("keep", [1, 40, 1500, 2999, 4000])
+def test_parts_added_one_by_one_give_the_cut_of_all(num_values, keep):
+    scores, ids = rows(7, 3000, num_values)
+    owner = np.random.default_rng(1).integers(0, 30, 3000)
+    sketches = [sketch(scores[owner == s], ids[owner == s], keep) for s in range(30)]
+    found = Threshold(keep)
+    for lo, hi in ((0, 1), (1, 1), (1, 4), (4, 29), (29, 30)):
+        found.add(sketches[lo:hi])
+        assert found.cut == threshold(sketches[:hi], keep)
+        if found.cut is not None:  # what cannot be the edge any more is let go
+            assert sum(len(part.keys) for part in found._above) <= keep
 
 
 def test_ties_do_not_flood_the_threshold():
@@ -164,3 +179,23 @@ def test_a_cut_of_scores_that_are_not_finite_is_refused(bad, keep):
     ):
         with pytest.raises(ValueError, match=r"1 of 5 scores are not finite \(first at row 1: "):
             find()
+
+
+def test_a_histogram_of_few_rows_travels_in_few_bytes():
+    """10,000 slices sent 5 GB, whatever they held."""
+    scores, ids = rows(3, 4_000, 10**6)
+    slices = cut_slices(ids, scores, num_slices=40)
+    sent_bytes = []
+
+    class Weighed:
+        num_rows = slices.num_rows
+
+        def each(self, ask, step, *args):
+            answers = slices.each(ask, step, *args)
+            sent_bytes.append(
+                sum(part.nbytes for one in answers if isinstance(one, tuple) for part in one)
+            )
+            return answers
+
+    assert exact_cut(Weighed(), 1_000, gather_rows=0) == exact_cut(slices, 1_000)
+    assert 0 < max(sent_bytes) <= 6 * 4_000
