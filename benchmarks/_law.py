@@ -21,11 +21,10 @@ from rayal.columns import vector_field
 from rayal.engine.survivors import Rows
 from rayal.keys import Keys, hash_u64, salt, uniform
 from rayal.pool import Shard
-from rayal.ranking import Cut, order_key, rows_inside, score_of
+from rayal.ranking import Cut, rows_inside, score_of
 from rayal.types import Checkpoint, Float64s, Ids, Needs, Outputs
 
 VECTOR = "vector"
-_STEP = 2.0**-23  # of a margin: halves of it are exact in a float32 between 1/2 and 1
 _CENTERS = 4_096
 
 
@@ -37,6 +36,7 @@ class Law:
     shard_rows: int
     width: int = 64  # of the int8 vectors, a multiple of 8
     seed: int = 0
+    step: float = 2.0**-23  # of a margin: halves are exact in a float32 between 1/2 and 1
 
     @property
     def num_rows(self) -> int:
@@ -74,7 +74,7 @@ class Law:
         n, (_, by, back) = self.shard_rows, self._turn(shard)
         most = n
         if cut is not None:
-            worst = 1.0 - float(score_of(np.uint64(cut.key))) + 2 * _STEP
+            worst = 1.0 - float(score_of(np.uint64(cut.key))) + 2 * self.step
             most = min(n, max(0, math.ceil(worst * n / self._slope(shard)) + 1))
         ranks = np.arange(most)
         ids = shard * n + (back * (ranks - by)) % n
@@ -86,18 +86,9 @@ class Law:
             ids, scores = ids[inside], scores[inside]
         return ids, scores
 
-    def top(self, shard: int, num_rows: int) -> tuple[Ids, Float64s]:
-        """Gives the best rows of a shard in any order, `num_rows` of them or some more."""
-        last = np.array([min(num_rows, self.shard_rows) - 1])
-        _, by, back = self._turn(shard)
-        edge = 1.0 - self._margins(
-            shard, shard * self.shard_rows + back * (last - by) % self.shard_rows, last
-        )
-        return self.best(shard, Cut(int(order_key(edge)[0]), 2**63 - 1))
-
     def _margins(self, shard: int, ids: Ids, ranks: np.ndarray) -> Float64s:
         places = (ranks + uniform(salt("place", self.seed), ids)) / self.shard_rows
-        return np.floor(places * self._slope(shard) / _STEP) * _STEP
+        return np.floor(places * self._slope(shard) / self.step) * self.step
 
     def _slope(self, shard: int) -> float:
         """Gives the largest margin of a shard: some hold four times as many close rows."""

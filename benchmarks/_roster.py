@@ -42,6 +42,7 @@ class Conditions:
     slow_times: float = 10.0
     lost_share: float = 0.0  # half of them while they score, half of them while they answer
     pass_s: float = 0.0  # losses while scoring fall within this time
+    num_asks: int = 30  # losses while answering, within so many questions
 
     def draw(self, what: str, number: int) -> float:
         """Gives a number in (0, 1)."""
@@ -109,7 +110,7 @@ class Roster:
         if lost < 0.5:
             worker.dies_s = worker.free_s + of.pass_s * of.draw("when", number)
         elif lost < 1.0:
-            worker.dies_at_ask = 1 + int(30 * of.draw("ask", number))
+            worker.dies_at_ask = 1 + int(of.num_asks * of.draw("ask", number))
         return worker
 
     def end(self, worker: Hired) -> None:
