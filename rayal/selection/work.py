@@ -1,34 +1,26 @@
 """The folder of `--work`: one folder a selection, one process in it, and what goes in the end.
 
-    WORK/0123456789abcdef/lock             who works in it; free where that process is dead
-                          outputs.parquet  a stream's rows
-                          shard-*.arrow    slices
-                          picks.jsonl      the journal
-                          done             the selection came to its end
-         0123456789abcdef-*/               passes beside it, where the pool is restricted
-         .tmp-rayal-*/                     a stream on its way
-
-The lock is the kernel's, on an open file: a ledger's lease wants a database, and SQLite's is none
-on a network filesystem, where this folder may lie for workers on several nodes.
+WORK/0123456789abcdef/lock             who works in it; free where that process is dead
+                      outputs.parquet  a stream's rows
+                      shard-*.arrow    slices
+                      picks.jsonl      the journal
+                      done             the selection came to its end
+     0123456789abcdef-*/               passes beside it, where the pool is restricted
+     .tmp-rayal-*/                     a stream on its way
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from rayal.errors import ConfigError, RayalError
+from rayal.locks import holder, lock
 from rayal.storage import remove_folder, write_text
 
 _LOCK, _DONE, TEMPORARY = "lock", "done", ".tmp-rayal-"
-_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
 def open_work(work: str | Path) -> Path:
@@ -56,7 +48,7 @@ def temporary_in(folder: Path) -> Iterator[Path]:
     """Gives a folder that goes with the block; one that a kill left goes with the next selection
     that comes to its end."""
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as name:
-        file = _locked(Path(name))
+        file = lock(Path(name) / _LOCK)
         assert file is not None  # nobody else knows the name
         with file:
             yield Path(name)
@@ -72,16 +64,13 @@ def alone_in(place: Path) -> Iterator[None]:
         RayalError: another has it, here or in a process that lives.
         ConfigError: files cannot be locked there.
     """
-    file = _locked(place)
+    file = lock(place / _LOCK)
     if file is None:
         raise RayalError(
-            f"this selection is already running in {place}, by {_holder(place)}; wait for it or "
-            "end it, then run the same command again"
+            f"this selection is already running in {place}, by {holder(place / _LOCK)}; wait for "
+            "it or end it, then run the same command again"
         )
     with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        file.flush()
         yield
         write_text(place / _DONE, "")
         _remove_others(place)
@@ -93,41 +82,9 @@ def _remove_others(place: Path) -> None:
     work = place.parent
     marks = (*work.glob(f"*/{_DONE}"), *work.glob(f"{TEMPORARY}*/{_LOCK}"))
     for other in {mark.parent for mark in marks} - {place}:
-        file = _locked(other)
+        file = lock(other / _LOCK)
         if file is not None:
             with file:
                 for beside in work.glob(f"{other.name}-*"):
                     remove_folder(beside)
                 remove_folder(other)
-
-
-def _locked(place: Path) -> BinaryIO | None:
-    """Gives the lock's file, held until it is closed; None: another holds it."""
-    path = place / _LOCK
-    while True:
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a+b")
-        except FileNotFoundError:  # the folder was removed meanwhile
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            file.close()
-            if error.errno in _HELD:
-                return None
-            raise ConfigError(
-                f"files in {place} cannot be locked ({error.strerror}), so that two selections "
-                "could spoil each other there; name a folder on another disk"
-            ) from error
-        file.close()  # whoever held it removed it: the next is another file
-
-
-def _holder(place: Path) -> str:
-    with contextlib.suppress(OSError):
-        return (place / _LOCK).read_text(errors="replace").strip() or "another process"
-    return "another process"

@@ -15,8 +15,8 @@ import pytest
 from given import only, outputs_of, rows_of, table_of, write_files
 
 import rayal
+from rayal import locks
 from rayal.errors import ConfigError, RayalError
-from rayal.selection import work as selection_work
 from rayal.selection.pool import stage
 from rayal.selection.work import alone_in, open_work, temporary_in
 
@@ -214,6 +214,6 @@ def test_a_folder_that_cannot_be_made_or_locked_is_refused(tmp_path, monkeypatch
     def unknown(file, how):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(selection_work.fcntl, "flock", unknown)
+    monkeypatch.setattr(locks.fcntl, "flock", unknown)
     with pytest.raises(ConfigError, match="cannot be locked"), alone_in(tmp_path / "x"):
         pass
