@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
 from rayal.engine.picking import pick
+from rayal.engine.rejects import write_rejected
 from rayal.engine.restricted import restricted
-from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Tallies, Testing, pass_id
+from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Testing, pass_id
 from rayal.engine.survivors import write_taken
 from rayal.engine.worker import has_undecodable
 from rayal.errors import LabelError, RayalError, ScoringError
@@ -31,7 +32,6 @@ from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
 from rayal.rundir import RunDir
 from rayal.sharing import adopt_round_0
-from rayal.storage import write_text
 from rayal.strategy import Strategy
 from rayal.test_split import TEST, choose, read_file
 from rayal.types import (
@@ -252,7 +252,7 @@ class Loop:
             done = self.engine.score(scoring, bar)
         if note:
             self.progress.say(f"round {t}: {note}")
-        self._check_rejected(done.tallies)
+        self._check_rejected(t, done, scoring.folder)
         with self.clock("select"):
             picks = pick(strategy, done, self.budget, keys)
             picks = replace(picks, note="; ".join(one for one in (note, picks.note) if one))
@@ -372,11 +372,12 @@ class Loop:
 
     # -------------------------------------------------------------------------------- below
 
-    def _check_rejected(self, tallies: Tallies) -> None:
+    def _check_rejected(self, t: int, done: Pass, folder: str) -> None:
+        tallies = done.tallies
         if not tallies.num_rejected:
             return
-        path = self.dir.path / "rejected.txt"
-        write_text(path, "".join(f"{sample_id}\n" for sample_id in tallies.rejected))
+        path = self.dir.path / "rejected.parquet"
+        write_rejected(path, self.pool, t, folder, done.rejecting)
         share = tallies.num_rejected / tallies.num_rows
         found = f"{tallies.num_rejected} of {tallies.num_rows} rows could not be decoded"
         if share > self.max_rejected_share:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 # core's cache can wait for their neighbours, so that 4,096 rows of 10 classes take 3 % less in all.
 _JOINED_BYTES = 1 << 20
 
+_NO_VECTOR = "a column that the strategy reads holds no vector of the usual width there"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -80,7 +82,8 @@ def with_columns(outputs: Outputs, batch: Batch) -> Outputs:
     rejected[torch.from_numpy(batch.odd)] = True
     if outputs.rejected is not None:
         rejected |= outputs.rejected
-    return Outputs(outputs.ids, outputs.arrays, rejected)
+    reasons = dict.fromkeys(batch.odd.tolist(), _NO_VECTOR) | dict(outputs.reasons)
+    return Outputs(outputs.ids, outputs.arrays, rejected, reasons)
 
 
 def join_small(parts: Iterable[tuple[Ids, Outputs]]) -> Iterator[tuple[Ids, Outputs]]:
@@ -111,6 +114,7 @@ class _Room:
         self.ids, self.ids_N = np.empty(most_rows, np.int64), _empty_like(first.ids, most_rows)
         self.arrays = {name: _empty_like(array, most_rows) for name, array in first.arrays.items()}
         self.rejected: torch.Tensor | None = None
+        self.reasons: dict[int, str] = {}
 
     def fits(self, outputs: Outputs) -> bool:
         """Whether these are of the same kind as the first, and there is room for them."""
@@ -134,12 +138,14 @@ class _Room:
             if self.rejected is None:
                 self.rejected = torch.zeros_like(self.ids_N, dtype=torch.bool)
             self.rejected[rows] = outputs.rejected
+            self.reasons |= {rows.start + at: why for at, why in outputs.reasons.items()}
         self.num_rows = rows.stop
 
     def joined(self) -> tuple[Ids, Outputs]:
         arrays = {name: array[: self.num_rows] for name, array in self.arrays.items()}
         rejected = None if self.rejected is None else self.rejected[: self.num_rows]
-        return self.ids[: self.num_rows], Outputs(self.ids_N[: self.num_rows], arrays, rejected)
+        outputs = Outputs(self.ids_N[: self.num_rows], arrays, rejected, self.reasons)
+        return self.ids[: self.num_rows], outputs
 
 
 def _num_bytes(outputs: Outputs) -> int:
@@ -218,7 +224,8 @@ def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor])
     device = outputs.ids.device
     arrays.update({name: tensor.to(device) for name, tensor in columns.items()})
     rejected = None if outputs.rejected is None else outputs.rejected[:num_rows]
-    return Outputs(outputs.ids[:num_rows], arrays, rejected)
+    reasons = {at: why for at, why in outputs.reasons.items() if at < num_rows}
+    return Outputs(outputs.ids[:num_rows], arrays, rejected, reasons)
 
 
 def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:

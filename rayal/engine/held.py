@@ -8,7 +8,7 @@ from typing import Any
 
 from rayal.engine.local import LocalEngine
 from rayal.engine.scoring import Pass, Scoring, ShardReport
-from rayal.engine.survivors import PARTS, ListedCandidates, Part, Rows, SliceSpec
+from rayal.engine.survivors import PARTS, ListedCandidates, Part, Rejected, Rows, SliceSpec
 from rayal.pool import Shard
 from rayal.ranking import Cut
 from rayal.types import Candidates
@@ -21,8 +21,16 @@ class HeldEngine(LocalEngine):
         super().__init__()
         self._held: dict[str, dict[int, tuple[ShardReport, Rows, Rows]]] = {}
 
-    def hold(self, folder: str, report: ShardReport, candidates: Rows, labelled: Rows) -> None:
-        """Takes what a shard leaves in a pass, in which it is not scored then."""
+    def hold(
+        self,
+        folder: str,
+        report: ShardReport,
+        candidates: Rows,
+        labelled: Rows,
+        rejected: Rejected,
+    ) -> None:
+        """Takes what a shard leaves in a pass, in which it is not scored then. Of rejected rows the
+        report says enough here."""
         self._held.setdefault(folder, {})[report.shard] = (report, candidates, labelled)
 
     def score(self, scoring: Scoring, progress: Any = None) -> Pass:

@@ -142,4 +142,5 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
     candidates = listed(plan_slices(counts, folder, "candidates", cut))
     candidates.journal = Journal(Path(folder) / "picks.jsonl")
     labelled = listed(plan_slices(num_labelled, folder, "labelled", None))
-    return Pass(candidates, labelled, Tallies.of(reports))
+    rejecting = tuple(report.shard for report in reports if report.num_rejected)
+    return Pass(candidates, labelled, Tallies.of(reports), rejecting)

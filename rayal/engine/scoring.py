@@ -165,11 +165,13 @@ class PassState:
 
 @dataclass(frozen=True)
 class Pass:
-    """The end of a pass: candidates and labelled rows where they lie, and the sums."""
+    """The end of a pass: candidates and labelled rows where they lie, the sums, and which shards
+    hold rows that could not be decoded."""
 
     candidates: Candidates
     labelled: Candidates
     tallies: Tallies
+    rejecting: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rayal.engine.scoring import Scoring, ShardReport
-from rayal.engine.survivors import Rows, Taken
+from rayal.engine.survivors import Rejected, Rows, Taken
 from rayal.errors import ScoringError
 from rayal.pool import Shard
 from rayal.probabilities import class_counts
@@ -19,6 +19,7 @@ from rayal.scorers.asked import scores_of
 from rayal.types import Ids, Outputs
 
 _MAX_LISTED = 1_000  # undecodable rows that a report names one by one
+_NO_REASON = "the predictor rejected it"
 
 
 class Sieve:
@@ -32,7 +33,7 @@ class Sieve:
         self.num_pending_rows = 0
         self.num_rows = 0
         self.num_scored = 0
-        self.rejected: list[int] = []
+        self.rejected: dict[int, str] = {}
         self.class_counts: np.ndarray | None = None
 
     def add(self, shard: Shard, ids: Ids, outputs: Outputs, taken: Taken) -> None:
@@ -66,8 +67,8 @@ class Sieve:
             known = {"label": taken.labels[places], "pending": taken.pending[places]}
             self.labelled.append(Rows(rows.ids, rows.scores, {**rows.features, **known}))
 
-    def finish(self, shard: Shard) -> tuple[ShardReport, Rows, Rows]:
-        """Gives the report and the rows to keep; ids ascend."""
+    def finish(self, shard: Shard) -> tuple[ShardReport, Rows, Rows, Rejected]:
+        """Gives the report, the rows to keep, and those that could not be decoded; ids ascend."""
         keep = self.scoring.keep
         if keep is not None and self.num_pending_rows > keep:
             self._prune(keep)
@@ -77,6 +78,7 @@ class Sieve:
         if keep is not None:
             found = sketch(candidates.scores, candidates.ids, keep)
         counts = () if self.class_counts is None else tuple(int(n) for n in self.class_counts)
+        rejected = Rejected.of(self.rejected)
         report = ShardReport(
             shard.index,
             self.num_rows,
@@ -85,10 +87,10 @@ class Sieve:
             len(labelled.ids),
             found,
             counts,
-            len(self.rejected),
-            tuple(sorted(self.rejected)[:_MAX_LISTED]),
+            len(rejected.ids),
+            tuple(rejected.ids[:_MAX_LISTED].tolist()),
         )
-        return report, candidates, labelled
+        return report, candidates, labelled, rejected
 
     def _fresh(self, ids: Ids, outputs: Outputs, taken_at: np.ndarray) -> np.ndarray | None:
         """Gives (N,) which rows may be picked; None: all, as in most batches of a large pool."""
@@ -98,7 +100,8 @@ class Sieve:
         fresh_N[taken_at] = False
         if outputs.rejected is not None:
             rejected_N = outputs.rejected.cpu().numpy()
-            self.rejected += ids[rejected_N].tolist()
+            for at in np.flatnonzero(rejected_N).tolist():
+                self.rejected[int(ids[at])] = outputs.reasons.get(at, _NO_REASON)
             fresh_N &= ~rejected_N
         return fresh_N
 

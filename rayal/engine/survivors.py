@@ -1,10 +1,11 @@
 """Survivors: what a shard leaves of a pass, one Arrow file, and the slices made of such files.
 
-A file holds two Arrow streams, one after the other: the rows still above the threshold, and the
-labelled or pending rows of the shard. Features are fixed-width bytes, so a slice of one file is a
-memory map and no copy. The shard's report rides in the schema's metadata: a driver that starts
-again finds what is done. A checksum ends the file: it can be made again, so it is not synced to the
-disk (10 ms a shard where the disk is busy), and one that a power cut damaged is made again.
+A file holds three Arrow streams, one after the other: the rows still above the threshold, the
+labelled or pending rows of the shard, and the rows that could not be decoded. Features are fixed-
+width bytes, so a slice of one file is a memory map and no copy. The shard's report rides in the
+schema's metadata: a driver that starts again finds what is done. A checksum ends the file: it can
+be made again, so it is not synced to the disk (10 ms a shard where the disk is busy), and one that
+a power cut damaged is made again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ Part = Literal["candidates", "labelled"]
 PARTS: tuple[Part, ...] = ("candidates", "labelled")
 _MAGIC, _END = b"rayal1", struct.Struct("<6sI")  # the end of a file: six bytes, then a checksum
 _REPORT, _SHAPE = b"rayal.report", b"rayal.shape"
+
+_REASON_CHARS = 200
 
 # Smaller shards are joined into slices in memory; a shard of this size is a slice by itself, a map.
 ROWS_PER_SLICE = 16_384
@@ -62,15 +65,37 @@ class Rows:
         )
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """Rows of a shard that could not be decoded, ids ascending, and a few words on each."""
+
+    ids: Ids
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, reasons: Mapping[int, str]) -> Rejected:
+        """Gives them from a mapping of id to reason; long reasons are cut."""
+        ids = np.asarray(sorted(reasons), np.int64)
+        return cls(ids, tuple(reasons[one][:_REASON_CHARS] for one in ids.tolist()))
+
+
 def path_of(folder: str, shard: int) -> Path:
     """Gives where a shard's survivors of a pass lie."""
     return Path(folder) / f"shard-{shard:05d}.arrow"
 
 
-def write(folder: str, report: ShardReport, candidates: Rows, labelled: Rows) -> None:
+def write(
+    folder: str, report: ShardReport, candidates: Rows, labelled: Rows, rejected: Rejected
+) -> None:
     """Writes a shard's survivors and its report under their final name, or not at all."""
     metadata = {_REPORT: _report_to_json(report)}
-    batches = [_to_batch(candidates).replace_schema_metadata(metadata), _to_batch(labelled)]
+    batches = [
+        _to_batch(candidates).replace_schema_metadata(metadata),
+        _to_batch(labelled),
+        pa.record_batch(
+            {"sample_id": rejected.ids, "reason": pa.array(rejected.reasons, pa.string())}
+        ),
+    ]
     with atomic_path(path_of(folder, report.shard), durable=False) as temporary:
         _write_streams(temporary, batches)
 
@@ -82,6 +107,16 @@ def read_report(folder: str, shard: int) -> ShardReport | None:
         return None
     with pa.memory_map(str(path)) as source:
         return _report_from_json(pa.ipc.open_stream(source).schema.metadata[_REPORT])
+
+
+def read_rejected(folder: str, shard: int) -> Rejected:
+    """Gives the rows of a shard that could not be decoded.
+
+    Raises:
+        ScoringError: the shard's file cannot be read.
+    """
+    batch = _read(folder, shard, len(PARTS))
+    return Rejected(batch.column("sample_id").to_numpy(), tuple(batch.column("reason").to_pylist()))
 
 
 @dataclass(frozen=True)
@@ -111,14 +146,7 @@ class SliceSpec:
         return rows if keep.all() else rows.take(keep)
 
     def _read(self, shard: int) -> Rows:
-        path = path_of(self.folder, shard)
-        try:
-            batch = _read_stream(path, PARTS.index(self.part))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise ScoringError(
-                f"survivors of shard {shard} cannot be read from {path} ({error}); "
-                "run the same command again: they will be made anew"
-            ) from error
+        batch = _read(self.folder, shard, PARTS.index(self.part))
         return _from_batch(batch, self.with_features)
 
 
@@ -246,6 +274,17 @@ def _checksum(file: BinaryIO, size_bytes: int) -> int:
             break
         found, size_bytes = zlib.crc32(piece, found), size_bytes - len(piece)
     return found
+
+
+def _read(folder: str, shard: int, place: int) -> pa.RecordBatch:
+    path = path_of(folder, shard)
+    try:
+        return _read_stream(path, place)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ScoringError(
+            f"survivors of shard {shard} cannot be read from {path} ({error}); "
+            "run the same command again: they will be made anew"
+        ) from error
 
 
 def _read_stream(path: Path, place: int) -> pa.RecordBatch:

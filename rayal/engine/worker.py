@@ -23,7 +23,7 @@ from rayal.engine import survivors
 from rayal.engine.batches import encoded, join_small, with_columns
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
-from rayal.engine.survivors import Rows, SliceSpec, Taken
+from rayal.engine.survivors import Rejected, Rows, SliceSpec, Taken
 from rayal.errors import RayalError, ScoringError
 from rayal.keys import Keys
 from rayal.models.explain import is_out_of_memory
@@ -83,24 +83,25 @@ class Worker:
         done = survivors.read_report(scoring.folder, shard.index)
         if done is not None:
             return done
-        report, candidates, labelled = self.sift(shard, scoring, cut)
-        survivors.write(scoring.folder, report, candidates, labelled)
+        report, candidates, labelled, rejected = self.sift(shard, scoring, cut)
+        survivors.write(scoring.folder, report, candidates, labelled, rejected)
         return report
 
     def sift(
         self, shard: Shard, scoring: Scoring, cut: Cut | None
-    ) -> tuple[ShardReport, Rows, Rows]:
-        """Gives a shard's report, and its survivors in memory: candidates and labelled rows."""
+    ) -> tuple[ShardReport, Rows, Rows, Rejected]:
+        """Gives a shard's report, and what it leaves, in memory: candidates, labelled rows, and
+        rows that could not be decoded."""
         self._load(scoring.checkpoint, scoring.checkpoint_path, scoring.keys, scoring.outputs)
         taken = self._read_taken(scoring.taken_path)
         kept = Sieve(scoring, cut)
         with self._named(shard):
             for ids, outputs in join_small(self._outputs(shard, scoring)):
                 kept.add(shard, ids, outputs, taken)
-        report, candidates, labelled = kept.finish(shard)
+        report, candidates, labelled, rejected = kept.finish(shard)
         if scoring.allowed_path:
             report = replace(report, num_left_out=shard.num_live - report.num_rows)
-        return report, candidates, labelled
+        return report, candidates, labelled, rejected
 
     def _outputs(self, shard: Shard, scoring: Scoring) -> Iterator[tuple[Ids, Outputs]]:
         needs_model = scoring.decode or bool(scoring.outputs)

@@ -14,12 +14,24 @@ Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 class Undecodable(RayalError):
-    """Rows of a batch that a transform cannot decode; a predictor rejects them and goes on."""
+    """Rows of a batch that a transform cannot decode; a predictor rejects them and goes on.
 
-    def __init__(self, positions: Sequence[int], why: str) -> None:
+    `reasons` has a few words for each row, in the order of the positions; without them `why`, which
+    is said of the batch, is said of each.
+    """
+
+    def __init__(
+        self, positions: Sequence[int], why: str, reasons: Sequence[str] | None = None
+    ) -> None:
         self.positions = tuple(int(position) for position in positions)
         self.why = why
-        super().__init__(positions, why)
+        self.reasons = (why,) * len(self.positions) if reasons is None else tuple(reasons)
+        super().__init__(positions, why, reasons)
+
+    @property
+    def by_position(self) -> dict[int, str]:
+        """Why each row cannot be decoded."""
+        return dict(zip(self.positions, self.reasons, strict=True))
 
     def __str__(self) -> str:
         some = ", ".join(str(position) for position in self.positions[:5])

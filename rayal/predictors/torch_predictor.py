@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ class Encoded:
 
     arguments: Arguments | None
     rejected: torch.Tensor | None  # (N,) bool, None: no row
+    reasons: Mapping[int, str] = field(default_factory=dict)  # why, by position
     arrived: torch.cuda.Event | None = None  # on CUDA: when the arguments are on the device
 
 
@@ -186,28 +188,28 @@ class TorchPredictor:
         """Gives the module's arguments; rows that cannot be decoded are marked, and another row
         stands in for each, so that the shape of the batch stays."""
         transform = getattr(self.model.transform, "consume", self.model.transform)
-        bad: set[int] = set()
+        bad: dict[int, str] = {}
         stand_ins = rows
         while True:
             try:
                 arguments = as_arguments(transform(stand_ins))
                 break
             except Undecodable as error:
-                if not set(error.positions) - bad:
+                if not set(error.positions) - bad.keys():
                     raise  # the stand-in itself is refused: the transform contradicts itself
-                bad.update(error.positions)
+                bad = error.by_position | bad
             if len(bad) >= len(rows):
-                return Encoded(None, torch.ones(len(rows), dtype=torch.bool))
+                return Encoded(None, torch.ones(len(rows), dtype=torch.bool), bad)
             good = next(position for position in range(len(rows)) if position not in bad)
             stand_ins = rows.take(
                 pa.array([good if at in bad else at for at in range(len(rows))], pa.int64())
             )
         arguments, arrived = self._send(arguments)
         if not bad:
-            return Encoded(arguments, None, arrived)
+            return Encoded(arguments, None, arrived=arrived)
         rejected = torch.zeros(len(rows), dtype=torch.bool)
         rejected[sorted(bad)] = True
-        return Encoded(arguments, rejected, arrived)
+        return Encoded(arguments, rejected, bad, arrived)
 
     def _send(self, arguments: Arguments) -> tuple[Arguments, torch.cuda.Event | None]:
         """Starts the copy to a GPU on a stream of its own, beside the forward pass before it."""
@@ -226,11 +228,11 @@ class TorchPredictor:
         if wanted:
             self._check(wanted)
         else:  # nothing was computed, so nothing has to move: a driver may have no such device
-            return Outputs(ids, {}, encoded.rejected)
+            return Outputs(ids, {}, encoded.rejected, encoded.reasons)
         ids = ids.to(self.device)
         rejected = None if encoded.rejected is None else encoded.rejected.to(self.device)
         if encoded.arguments is None:
-            return Outputs(ids, self._blank(len(ids), wanted), rejected)
+            return Outputs(ids, self._blank(len(ids), wanted), rejected, encoded.reasons)
         arguments = tuple(argument.to(self.device) for argument in encoded.arguments)
         if encoded.arrived is not None:
             stream = torch.cuda.current_stream(self.device)
@@ -243,7 +245,7 @@ class TorchPredictor:
                 arrays |= self._forward(arguments, len(ids), said)
         if "grads" in wanted:
             arrays["grads"] = self._gradients(arguments, len(ids))
-        return Outputs(ids, arrays, rejected)
+        return Outputs(ids, arrays, rejected, encoded.reasons)
 
     def _forward(
         self, arguments: Arguments, num_rows: int, wanted: set[str]

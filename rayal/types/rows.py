@@ -43,12 +43,13 @@ class Outputs:
     preds  (N, T) predictions of a regression (the mean over draws where there are draws), float64
     grads  (N, P) sketched gradients of a regression's output by the model's weights, float32
     Pool columns that were asked for lie in `arrays` by their own name. `rejected` marks rows that
-    could not be decoded; their other values mean nothing.
+    could not be decoded; their other values mean nothing. `reasons` may say why, by position.
     """
 
     ids: torch.Tensor
     arrays: Mapping[str, torch.Tensor]
     rejected: torch.Tensor | None = None  # (N,) bool
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         if (number := num_top(name)) is not None and name not in self.arrays:

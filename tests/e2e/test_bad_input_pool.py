@@ -141,7 +141,7 @@ def test_any_parquet_with_an_embedding(doors: Doors) -> None:
     both = ("model.transform.column=[embedding,height]", "max_rejected_share=0.01")
     said = doors.run("pool", "t", *both).done()
     assert "1 of 400 rows could not be decoded and are left out" in said.err
-    assert (doors.folder / "t" / "rejected.txt").read_text().split() == ["7"]
+    assert [one["sample_id"] for one in _rejected(doors.folder / "t")] == [7]
 
 
 # ------------------------------------------------------------------------------- the folder
@@ -260,14 +260,18 @@ def test_rows_that_cannot_be_decoded_are_counted_and_listed(
     words = [*TEXT, *engine]
     said = doors.run(pool, "r", *words, "max_rejected_share=0.01").done()
     assert "4 of 400 rows could not be decoded and are left out" in said.err
-    assert (doors.folder / "r" / "rejected.txt").read_text().split() == ["3", "150", "151", "390"]
+    assert _rejected(doors.folder / "r") == [
+        {"sample_id": row, "shard": row // 100, "round": 1, "reason": "column 'text' is null there"}
+        for row in (3, 150, 151, 390)
+    ]
     assert _picked(doors.folder / "r").isdisjoint({3, 150, 151, 390})
 
     doors.run(pool, "s", *words, "max_rejected_share=0.009").refused(
         "4 of 400 rows could not be decoded", "more than max_rejected_share=0.009 allows",
-        "first sample_id 3", "s/rejected.txt", "mend the source, or raise it",
+        "first sample_id 3", "s/rejected.parquet", "mend the source, or raise it",
     )  # fmt: skip
-    assert (doors.folder / "s" / "rejected.txt").read_text().split() == ["3", "150", "151", "390"]
+    listed = [one["sample_id"] for one in _rejected(doors.folder / "s")]
+    assert listed == [3, 150, 151, 390]
     doors.run(pool, "s", *TEXT, "max_rejected_share=0.01").done()
     assert doors.digest("s") == doors.digest("r")
 
@@ -282,6 +286,10 @@ def test_no_label_is_bought_for_a_row_that_no_model_can_read(doors: Doors) -> No
     picked = _picked(doors.folder / "r")
     assert len(picked) == 40
     assert picked.isdisjoint(nulls)
+
+
+def _rejected(run_dir: Path) -> list[dict[str, object]]:
+    return pq.read_table(run_dir / "rejected.parquet").to_pylist()
 
 
 def _picked(run_dir: Path) -> set[int]:
@@ -318,7 +326,9 @@ def test_rows_without_a_vector_are_left_out_and_listed(doors: Doors, engine: lis
     picked = _picked(doors.folder / "r")
     assert len(picked) == 300
     assert picked.isdisjoint({7, 11, 13})
-    assert (doors.folder / "r" / "rejected.txt").read_text() == "7\n11\n13\n"
+    found = {one["sample_id"]: one["reason"] for one in _rejected(doors.folder / "r")}
+    assert list(found) == [7, 11, 13]
+    assert all("vector" in why or "null" in why or "finite" in why for why in found.values()), found
     doors.run("pool", "s", "max_rejected_share=0.001", *engine, "budget=150").refused(
         "3 of 400 rows could not be decoded, more than max_rejected_share=0.001"
     )

@@ -66,9 +66,10 @@ def test_a_row_that_is_no_image_is_rejected_and_the_run_goes_on(folder: Path, do
     run = ("run", *SMALL, "pool.path=pool", "run_dir=out", "strategy=margin")
     doors(*run).refused("could not be decoded")
     doors(*run, "max_rejected_share=0.1").done()
-    rejected = [int(line) for line in Path("out/rejected.txt").read_text().splitlines()]
-    below = sorted(f"{('dark', 'light')[at % 2]}/{at}.png" for at in range(60))
-    assert [below[sample_id] for sample_id in rejected] == ["dark/2.png", "light/3.png"]
+    rejected = pq.read_table("out/rejected.parquet").to_pylist()
+    assert [one["source_id"] for one in rejected] == ["dark/2.png", "light/3.png"]
+    assert "no image" in rejected[0]["reason"]
+    assert rejected[0]["reason"] != rejected[1]["reason"]  # one is no image, one is cut short
 
 
 @pytest.mark.ray

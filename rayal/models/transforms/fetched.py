@@ -105,14 +105,19 @@ class Fetched:
         )
         if not bad:
             return self.transform(given)
-        positions, why = set(bad), _listed(f"{uris[at]}: {said}" for at, said in bad.items())
+        reasons = {at: f"{uris[at]}: {said}" for at, said in bad.items()}
+        why = _listed(reasons.values())
         try:
             self.transform(given)  # so that its own rows are named too, in one go
         except Undecodable as error:
-            also = [position for position in error.positions if position not in bad]
-            positions.update(also)
+            also = {at: said for at, said in error.by_position.items() if at not in bad}
+            reasons |= {at: f"{uris[at]}: {said}" for at, said in also.items()}
             why += f"; {error.why}" * bool(also)
-        raise Undecodable(sorted(positions), f"column '{self.uri}' leads to nothing there: {why}")
+        raise Undecodable(
+            sorted(reasons),
+            f"column '{self.uri}' leads to nothing there: {why}",
+            [reasons[at] for at in sorted(reasons)],
+        )
 
     def _fetched(self, uri: str) -> bytes | str:
         """Gives the bytes, or why there are none."""

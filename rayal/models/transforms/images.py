@@ -108,7 +108,8 @@ class Images:
         if bad:
             reasons = list(dict.fromkeys(bad.values()))
             some = "; ".join(reasons[:_NUM_REASONS]) + "; ..." * (len(reasons) > _NUM_REASONS)
-            raise Undecodable(list(bad), f"column '{self.column}' holds no image there: {some}")
+            why = f"column '{self.column}' holds no image there: "
+            raise Undecodable(list(bad), why + some, [why + said for said in bad.values()])
         images_NCHW = pixels_NHWC.transpose(0, 3, 1, 2).astype(np.float32, order="C")
         mean, std = (
             np.broadcast_to(np.asarray(value, np.float64), channels).reshape(-1, 1, 1)

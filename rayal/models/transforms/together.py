@@ -36,13 +36,16 @@ class Together:
     def __call__(self, rows: pa.RecordBatch) -> tuple[torch.Tensor, ...]:
         """Gives the tensors of every part."""
         found: list[torch.Tensor] = []
-        bad: dict[str, tuple[int, ...]] = {}
+        whys: list[str] = []
+        bad: dict[int, str] = {}
         for part in self.parts:
             try:
                 found += as_arguments(part(rows))
             except Undecodable as error:
-                bad[error.why] = error.positions
+                whys.append(error.why)
+                for at, said in error.by_position.items():
+                    bad[at] = f"{bad[at]}; {said}" if at in bad else said
         if bad:
-            positions = {position for some in bad.values() for position in some}
-            raise Undecodable(sorted(positions), "; ".join(bad))
+            positions = sorted(bad)
+            raise Undecodable(positions, "; ".join(whys), [bad[at] for at in positions])
         return tuple(found)

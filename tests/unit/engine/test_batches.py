@@ -57,7 +57,8 @@ def outputs_of(seed: int, num_rows: int, rejected: bool = False, **arrays: objec
     generator = torch.Generator().manual_seed(seed)
     made = {"probs": softmax(torch.randn(num_rows, 10, generator=generator)), **arrays}
     odd = torch.arange(num_rows) % 2 == 0 if rejected else None
-    return Outputs(100 * seed + torch.arange(num_rows), made, odd)  # type: ignore[arg-type]
+    reasons = {at: f"{seed}.{at}" for at in range(0, num_rows, 2)} if rejected else {}
+    return Outputs(100 * seed + torch.arange(num_rows), made, odd, reasons)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("which", [(), (0,), (1,), (0, 1, 2)])
@@ -80,6 +81,9 @@ def test_joined_is_one_part_after_the_other(which: tuple[int, ...]) -> None:
             at in which and row % 2 == 0 for at, n in enumerate((7, 7, 1)) for row in range(n)
         ]
         assert out.rejected.tolist() == wanted
+        assert sorted(out.reasons) == [at for at, is_odd in enumerate(wanted) if is_odd]
+        names = [f"{at}.{row}" for at, n in enumerate((7, 7, 1)) for row in range(n)]
+        assert all(names[at] == why for at, why in out.reasons.items())
 
 
 def test_a_predictor_may_use_its_memory_again() -> None:

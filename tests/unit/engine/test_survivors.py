@@ -8,9 +8,11 @@ import pytest
 from rayal.engine import survivors
 from rayal.engine.local import finish_pass
 from rayal.engine.scoring import PassState, ShardReport, Tallies
-from rayal.engine.survivors import ListedCandidates, Rows, SliceSpec, Taken, plan_slices
+from rayal.engine.survivors import ListedCandidates, Rejected, Rows, SliceSpec, Taken, plan_slices
 from rayal.errors import ScoringError
 from rayal.ranking import Cut, best_rows, inside, order_key, sketch
+
+_NONE = Rejected.of({})
 
 
 def _rows(num_rows: int, seed: int) -> Rows:
@@ -36,7 +38,10 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         "pending": np.array([0, 0, 1], bool),
     }
     labelled = Rows(labelled.ids, labelled.scores, more)
-    survivors.write(str(tmp_path), _report(4, rows, labelled), rows, labelled)
+    rejected = Rejected.of({9: "it is null", 7: "x" * 1_000})
+    survivors.write(str(tmp_path), _report(4, rows, labelled), rows, labelled, rejected)
+    read = survivors.read_rejected(str(tmp_path), 4)
+    assert (read.ids.tolist(), read.reasons) == ([7, 9], ("x" * 200, "it is null"))
     for part, expected in (("candidates", rows), ("labelled", labelled)):
         got = SliceSpec(0, str(tmp_path), (4,), part, None).load()
         np.testing.assert_array_equal(got.ids, expected.ids)
@@ -54,7 +59,7 @@ def test_a_file_gives_back_what_was_written(tmp_path):
 def test_a_slice_holds_the_rows_inside_the_cut_with_ascending_ids(tmp_path):
     parts = [_rows(20, seed) for seed in (2, 3)]
     for shard, rows in enumerate(parts):
-        survivors.write(str(tmp_path), _report(shard, rows, _rows(1, 9)), rows, _rows(1, 9))
+        survivors.write(str(tmp_path), _report(shard, rows, _rows(1, 9)), rows, _rows(1, 9), _NONE)
     cut = Cut(int(order_key(np.array([0.5]))[0]), 5_000)
     got = SliceSpec(0, str(tmp_path), (0, 1), "candidates", cut).load()
     ids = np.concatenate([rows.ids[inside(rows.scores, rows.ids, cut)] for rows in parts])
@@ -158,7 +163,7 @@ def test_only_rows_that_may_be_among_the_best_are_asked_for_the_exact_cut(tmp_pa
         rows = Rows(rows.ids + 10_000 * shard, rows.scores + shard, rows.features)
         found = sketch(rows.scores, rows.ids, 30)
         report = ShardReport(shard, 60, 60, 60, 0, found)
-        survivors.write(str(tmp_path), report, rows, _rows(1, 9))
+        survivors.write(str(tmp_path), report, rows, _rows(1, 9), _NONE)
         state.record(report)
 
     def listed(specs):
@@ -190,7 +195,7 @@ def test_taken_rows_are_found_in_any_batch(num_taken):
 def test_survivors_that_a_power_cut_damaged_are_made_again(tmp_path, damage):
     rows = Rows(np.arange(50), np.linspace(0, 1, 50), {})
     report = ShardReport(0, 50, 50, 50, 0, sketch(rows.scores, rows.ids, 10))
-    survivors.write(str(tmp_path), report, rows, rows)
+    survivors.write(str(tmp_path), report, rows, rows, _NONE)
     path = survivors.path_of(str(tmp_path), 0)
     whole = path.read_bytes()
     assert survivors.read_report(str(tmp_path), 0).num_kept == 50
@@ -201,5 +206,5 @@ def test_survivors_that_a_power_cut_damaged_are_made_again(tmp_path, damage):
          "no end": whole[:-10]}[damage]
     )  # fmt: skip
     assert survivors.read_report(str(tmp_path), 0) is None
-    survivors.write(str(tmp_path), report, rows, rows)
+    survivors.write(str(tmp_path), report, rows, rows, _NONE)
     assert path.read_bytes() == whole
