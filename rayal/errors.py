@@ -34,3 +34,7 @@ class LabelError(RayalError):
 
 class LedgerError(RayalError):
     """A ledger that another process holds, of another run, or at odds with what is asked of it."""
+
+
+class PlaceError(RayalError):
+    """A store or a folder that cannot be reached, read or written: credentials, bucket, network."""

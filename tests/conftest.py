@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import buckets
 import psutil
 import pytest
+from buckets import Bucket
 from commands import left_over
 from doors import Doors
 from hypothesis import settings
@@ -127,3 +129,22 @@ def number_stage(number_pool: Pool, tmp_path_factory: pytest.TempPathFactory) ->
     """Numbers: an ensemble of three, 30 rows taken."""
     folder = tmp_path_factory.mktemp("number-stage")
     return Stage.build(number_pool, folder, "model.kind=number", "model.transform.column=features")
+
+
+@pytest.fixture(scope="session")
+def _store() -> Iterator[Bucket]:
+    with buckets.served() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(_store: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket of a real S3 API on loopback, and the environment that leads there."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in _store.environment.items():
+        monkeypatch.setenv(name, value)
+    _store.requests.clear()
+    yield _store
+    _store.fail_no_more()
+    _store.delay_s = 0.0

@@ -1,0 +1,6 @@
+"""Places: where files lie, on a disk or in a store, and the few things that are done with them."""
+
+from rayal.places.place import Entry, Place
+from rayal.places.ranges import Ranges
+
+__all__ = ["Entry", "Place", "Ranges"]

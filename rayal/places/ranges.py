@@ -1,0 +1,107 @@
+"""Reads ranges of a file in a store, asked again where the store was busy."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+
+from rayal.places.patience import patiently
+
+_STREAM_BYTES = 8 << 20  # what a reader of small pieces is given at once
+
+
+class Ranges(io.RawIOBase):
+    """A file in a store that is read by range; one request a read."""
+
+    def __init__(self, url: str, filesystem: pa_fs.FileSystem, path: str) -> None:
+        super().__init__()
+        self.url = url
+        self._file = patiently(url, lambda: filesystem.open_input_file(path))
+        self.size_bytes = int(patiently(url, self._file.size))
+        self._at = 0
+
+    def read_at(self, start: int, num_bytes: int) -> pa.Buffer:
+        """Gives the bytes from `start` on; fewer at the end of the file. May be called by several
+        threads at once.
+
+        Raises:
+            PlaceError: the store does not give them.
+        """
+        return patiently(self.url, lambda: self._whole(start, num_bytes))
+
+    def _whole(self, start: int, num_bytes: int) -> pa.Buffer:
+        wanted = max(0, min(num_bytes, self.size_bytes - start))
+        content = pa.py_buffer(self._file.read_at(wanted, start)) if wanted else pa.py_buffer(b"")
+        if content.size != wanted:
+            raise ConnectionError(f"{content.size} of {wanted} bytes came")
+        return content
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> Any:
+        """Gives a buffer, where Python's own files give bytes: it is not copied."""
+        rest = self.size_bytes - self._at
+        content = self.read_at(self._at, rest if size is None or size < 0 else size)
+        self._at += content.size
+        return content
+
+    def readinto(self, into: Any) -> int:
+        content = self.read(len(into))
+        into[: content.size] = memoryview(content).cast("B")
+        return int(content.size)
+
+
+class PatientFiles(pa_fs.FileSystemHandler):  # type: ignore[misc]
+    """A store's filesystem to read from, every request of it asked patiently."""
+
+    def __init__(self, root: str, inner: pa_fs.FileSystem) -> None:
+        self.root, self.inner = root, inner
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PatientFiles) and self.root == other.root
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def get_type_name(self) -> str:
+        return str(self.inner.type_name)
+
+    def normalize_path(self, path: str) -> str:
+        return str(self.inner.normalize_path(path))
+
+    def get_file_info(self, paths: list[str]) -> list[pa_fs.FileInfo]:
+        return list(patiently(self._url(paths[:1]), lambda: self.inner.get_file_info(paths)))
+
+    def get_file_info_selector(self, selector: pa_fs.FileSelector) -> list[pa_fs.FileInfo]:
+        url = self._url([selector.base_dir])
+        return list(patiently(url, lambda: self.inner.get_file_info(selector)))
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        return pa.PythonFile(Ranges(self._url([path]), self.inner, path), mode="r")
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        ranges = Ranges(self._url([path]), self.inner, path)
+        return pa.PythonFile(io.BufferedReader(ranges, _STREAM_BYTES), mode="r")
+
+    def _url(self, paths: list[str]) -> str:
+        return f"{self.root.partition('://')[0]}://{(paths or [''])[0].lstrip('/')}"
+
+    def _never(self, *arguments: Any, **named: Any) -> Any:
+        raise NotImplementedError("sources are only read")
+
+    create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _never
+    delete_file = move = copy_file = open_output_stream = open_append_stream = _never
