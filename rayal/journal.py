@@ -13,7 +13,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from rayal.storage import write_bytes
+from rayal import copies
+from rayal.storage import here, write_bytes
 
 
 class Journal:
@@ -29,6 +30,7 @@ class Journal:
         if self.path is None:
             return []
         head = json.dumps([repr(name) for name in names]).encode()
+        here(self.path)
         lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
         self._checksum = zlib.crc32(head)
         entries = self._believed(lines[1:]) if lines[:1] == [head] else []
@@ -36,11 +38,13 @@ class Journal:
         return entries
 
     def add(self, **entry: Any) -> None:
-        """Writes an entry; it is there when this returns, whoever dies afterwards."""
+        """Writes an entry; it is there when this returns, whoever dies afterwards. Of a run in a
+        store the last seconds may be lost, and are picked again."""
         if self.path is not None:
             line = self._signed(json.dumps(entry).encode())
             with self.path.open("ab") as file:
                 file.write(line + b"\n")
+            copies.put_now_and_then(self.path)
 
     def _believed(self, lines: list[bytes]) -> list[dict[str, Any]]:
         """Gives the entries up to the first line that does not fit, or picks a row again."""

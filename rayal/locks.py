@@ -55,6 +55,22 @@ def lock(path: Path) -> BinaryIO | None:
         file.close()  # whoever held it removed it: the next is another file
 
 
+def lock_shared(path: Path) -> BinaryIO:
+    """Gives the open file of a lock that several processes hold at once, until it is closed.
+
+    Raises:
+        OSError: files cannot be locked there.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # whoever held it alone removed it: the next is another file
+
+
 def holder(path: Path) -> str:
     """Gives the words for the process that holds a lock."""
     with contextlib.suppress(OSError):

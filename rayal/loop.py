@@ -32,6 +32,7 @@ from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
 from rayal.rundir import RunDir
 from rayal.sharing import adopt_round_0
+from rayal.storage import named
 from rayal.strategy import Strategy
 from rayal.test_split import TEST, choose, read_file
 from rayal.types import (
@@ -378,14 +379,15 @@ class Loop:
             return
         path = self.dir.path / "rejected.parquet"
         write_rejected(path, self.pool, t, folder, done.rejecting)
+        place = named(path)
         share = tallies.num_rejected / tallies.num_rows
         found = f"{tallies.num_rejected} of {tallies.num_rows} rows could not be decoded"
         if share > self.max_rejected_share:
             raise ScoringError(
                 f"{found}, more than max_rejected_share={self.max_rejected_share:g} allows (first "
-                f"sample_id {tallies.rejected[0]}, listed in {path}); mend the source, or raise it"
+                f"sample_id {tallies.rejected[0]}, listed in {place}); mend the source, or raise it"
             )
-        self.progress.say(f"{found} and are left out; they are listed in {path}")
+        self.progress.say(f"{found} and are left out; they are listed in {place}")
 
     def _bind_oracle(self) -> None:
         if (bind := getattr(self.labeler, "bind", None)) is not None:

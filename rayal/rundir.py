@@ -6,7 +6,8 @@
             checkpoints/r0000/      what the trainer left
             passes/r0000-.../       survivors of a scoring pass, until its batch is recorded
             report.html
-Paths in the ledger are relative to the run's folder, so that a run can be moved as a whole.
+Paths in the ledger are relative to the run's folder, so that a run can be moved as a whole. Of a
+folder in a store (s3://...) a local copy is worked on, and the ledger lies in a database.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rayal import storage
+from rayal import copies, storage
 from rayal.columns import content_hash
 from rayal.errors import ConfigError, LedgerError
 from rayal.storage import atomic_path, write_text
@@ -34,14 +35,7 @@ class RunDir:
     """One run's folder, on a path that the driver and every worker see."""
 
     def __init__(self, path: str) -> None:
-        if "://" in path and not path.startswith("file://"):
-            raise ConfigError(
-                f"run_dir is {path}; a run's files must lie on a path that the driver and every "
-                "worker see (a local disk, NFS, a mounted bucket), and its ledger there or at "
-                "ledger_url: set run_dir to such a path and, where it is remote, ledger_url to a "
-                "PostgreSQL database"
-            )
-        self.path = Path(path.removeprefix("file://")).expanduser().absolute()
+        self.path = storage.path_of(path)
         self._whole: set[Batch | Snapshot] = (
             set()
         )  # records whose files were hashed and found whole
@@ -50,12 +44,19 @@ class RunDir:
     def ledger_url(self) -> str:
         """The ledger of this run: the one it was started with, else a file of its own."""
         found = self._read() if self.has_run else {}
-        return str(found.get("ledger_url") or self._own_ledger)
+        url = str(found.get("ledger_url") or self._own_ledger)
+        if not url:
+            raise ConfigError(
+                f"run_dir is {self}, a store, where no SQLite file can be: set ledger_url to a "
+                "PostgreSQL database (postgresql://user@host/database), or to sqlite:////a/path "
+                "on a disk of the driver"
+            )
+        return url
 
     @property
     def has_run(self) -> bool:
         """Whether a run was started here."""
-        return (self.path / _RUN).exists()
+        return storage.here(self.path / _RUN, again=True).exists()
 
     def has_begun(self, ledger_url: str) -> bool:
         """Whether a ledger that is not a new one must know this run, seen from where `ledger_url`
@@ -88,21 +89,32 @@ class RunDir:
 
     @property
     def _own_ledger(self) -> str:
-        return f"sqlite:///{self.path / 'ledger.db'}"
+        """The URL of a ledger in this folder; empty where none can be."""
+        return "" if self.is_copy else f"sqlite:///{self.path / 'ledger.db'}"
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the run lies in a store."""
+        return copies.origin(self.path) is not None
+
+    def __str__(self) -> str:
+        return storage.named(self.path)
 
     def _read(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads((self.path / _RUN).read_text())
+            found: dict[str, Any] = json.loads(
+                storage.here(self.path / _RUN, again=True).read_text()
+            )
             found["run_id"]
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(
-                f"{self.path / _RUN} does not name a run ({type(error).__name__}: {error}); "
+                f"{self}/{_RUN} does not name a run ({type(error).__name__}: {error}); "
                 "restore it from a copy, or start a new run_dir"
             ) from error
         except (FileNotFoundError, NotADirectoryError):
             raise LedgerError(
-                f"{self.path} is no run: there is no {_RUN} in it; check the path, or start the "
-                f"run with rayal run run_dir={self.path}"
+                f"{self} is no run: there is no {_RUN} in it; check the path, or start the run "
+                f"with rayal run run_dir={self}"
             ) from None
         return found
 
@@ -120,8 +132,10 @@ class RunDir:
 
     def clear_passes(self, t: int | None = None) -> None:
         """Removes the survivors of a round, or of all, and what a kill left unfinished."""
-        for folder in (self.path / "passes").glob("*" if t is None else f"r{t:04d}-*"):
-            storage.remove_folder(folder)
+        passes = self.path / "passes"
+        for name in storage.names_in(passes):
+            if t is None or name.startswith(f"r{t:04d}-"):
+                storage.remove_folder(passes / name)
 
     def inside(self, relative: str) -> Path:
         """Gives a file that the ledger names."""
@@ -151,20 +165,21 @@ class RunDir:
         Raises:
             LedgerError: the file is gone or is not the one that the ledger committed.
         """
-        path = self.inside(record.path)
+        path = storage.here(self.inside(record.path))
         is_whole = record in self._whole
         wanted = None if columns is None or not is_whole else list(columns)
         try:
             table = pq.read_table(path, columns=wanted)
         except (OSError, pa.ArrowInvalid) as error:
             raise LedgerError(
-                f"{path} cannot be read ({error}), but the ledger has committed it; restore the "
-                "run's folder from a copy, or start a new run"
+                f"{storage.named(path)} cannot be read ({error}), but the ledger has committed "
+                "it; restore the run's folder from a copy, or start a new run"
             ) from error
         if not is_whole and content_hash(table) != record.content_hash:
             raise LedgerError(
-                f"{path} ({table.num_rows} rows) is not the file of {record.num_rows} rows that "
-                "the ledger committed; restore the run's folder from a copy, or start a new run"
+                f"{storage.named(path)} ({table.num_rows} rows) is not the file of "
+                f"{record.num_rows} rows that the ledger committed; restore the run's folder from "
+                "a copy, or start a new run"
             )
         self._whole.add(record)
         return table if columns is None else table.select(list(columns))

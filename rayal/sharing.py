@@ -10,7 +10,7 @@ from rayal.errors import ConfigError
 from rayal.identity import MAY_CHANGE, MAY_GROW
 from rayal.ledger import Event, Ledger, compare_configs
 from rayal.rundir import RunDir
-from rayal.storage import atomic_path
+from rayal.storage import atomic_path, folder_here
 from rayal.test_split import TEST
 
 # Round 0 is chosen by the cold start: the strategy has no part in it.
@@ -55,7 +55,7 @@ def adopt_round_0(
             )
         folders = [run_dir.round(TEST), run_dir.round(0)]
         for folder in [*folders, run_dir.checkpoint(0)] if whole else folders:
-            source = other_dir.inside(run_dir.relative(folder))
+            source = folder_here(other_dir.inside(run_dir.relative(folder)))
             if source.exists():
                 with atomic_path(folder) as temporary:
                     shutil.copytree(source, temporary)

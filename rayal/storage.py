@@ -1,88 +1,52 @@
-"""Where a run keeps its files: whole files, written under a temporary name and renamed into place.
+"""Where a run keeps its files: whole files that appear under their names at once.
 
-A file that has its name is complete; what a crash leaves under `.tmp-` is never read. Every
-outside effect of a run that is a file goes through `commit_file` or `remove_folder`, so that a test
-can stop a run right before and right after each.
+Every outside effect of a run that is a file goes through `commit_file` or `remove_folder`, so that
+a test can stop a run right before and right after each. Of a run in a store a local copy is worked
+on (`rayal.copies`): these two keep the store up to date, and `here`, `folder_here` and `names_in`
+get what others left there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from rayal.errors import RayalError
+from rayal import copies, disk
+from rayal.disk import explained, is_disk_full, sync
 
 
 def commit_file(temporary: Path, final: Path) -> None:
-    """Makes a finished file or folder visible under its name; the one point where files appear."""
-    if temporary.is_dir() and final.is_dir():
-        shutil.rmtree(final)  # a folder of the same step from an attempt that was not recorded
-    os.replace(temporary, final)
+    """Makes a finished file or folder visible under its name; the one point where files of a run
+    appear."""
+    copies.put(temporary, final)
+    disk.commit_file(temporary, final)
 
 
 def remove_folder(folder: Path) -> None:
     """Removes what is needed no more; the one point where files of a run disappear."""
-    shutil.rmtree(folder, ignore_errors=True)
+    copies.remove(folder)
+    disk.remove_folder(folder)
 
 
 @contextlib.contextmanager
 def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
-    """Gives a temporary path beside `final`; what the block leaves there is renamed into place.
+    """Gives a temporary path beside `final`; what the block leaves there gets its name.
 
     On an error nothing appears under `final`, and the temporary file is removed. Not `durable`: a
     power cut may leave a damaged file under its name, which the reader must be able to tell.
 
     Raises:
         RayalError: the disk is full.
+        PlaceError: the store does not take it.
     """
-    final = Path(final)
-    temporary = final.parent / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        with explained(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if durable:
-                _sync_all(temporary)
-            commit_file(temporary, final)
-            if durable:
-                sync(final.parent)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+    durable = durable and copies.origin(Path(final)) is None  # else the store's is what lasts
 
+    def commit(temporary: Path, place: Path) -> None:
+        commit_file(temporary, place)
 
-@contextlib.contextmanager
-def explained(final: Path) -> Iterator[None]:
-    """Runs what makes a file or a folder.
-
-    Raises:
-        RayalError: the disk is full.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, RayalError) and is_disk_full(error):
-            raise RayalError(
-                f"the disk is full while writing {final}; nothing was half-written: free some "
-                "space and run the same command again"
-            ) from error
-        raise
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error is, or came of, a full disk or quota; torch hides it in a RuntimeError."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    with disk.atomic_path(final, durable=durable, commit=commit) as temporary:
+        yield temporary
 
 
 def write_bytes(final: Path | str, content: bytes) -> None:
@@ -96,18 +60,55 @@ def write_text(final: Path | str, content: str) -> None:
     write_bytes(final, content.encode())
 
 
-def sync(path: Path) -> None:
-    """Makes what a file holds, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def path_of(text: str) -> Path:
+    """Gives the path of a folder that is given as a path, a file:// URL, or the URL of a store: of
+    that, the path of a local copy.
+
+    Raises:
+        PlaceError: rayal knows no such store.
+    """
+    if "://" in text and not text.startswith("file://"):
+        return copies.copy_of(text)
+    return Path(text.removeprefix("file://")).expanduser().absolute()
 
 
-def _sync_all(path: Path) -> None:
-    for one in (path,) if path.is_file() else path.iterdir():
-        if one.is_file():
-            sync(one)
-        else:
-            _sync_all(one)
+def named(path: Path) -> str:
+    """Gives what a path is called in a message: of a copy, the URL that it is a copy of."""
+    place = copies.origin(path)
+    return str(path) if place is None else place.url
+
+
+def here(path: Path | str, again: bool = False) -> Path:
+    """Gives the path of a file, which is fetched if it lies in a store and there is no copy yet, or
+    `again`: most files of a run never change. There is no file where there is none in the store."""
+    copies.fetch(Path(path), again)
+    return Path(path)
+
+
+def folder_here(folder: Path | str) -> Path:
+    """Gives the path of a folder; of a copy, with what is in the store now."""
+    copies.fetch_folder(Path(folder))
+    return Path(folder)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Gives the names in a folder, here or in the store that it is a copy of."""
+    local = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+    return sorted(local | copies.names_in(folder))
+
+
+__all__ = [
+    "atomic_path",
+    "commit_file",
+    "explained",
+    "folder_here",
+    "here",
+    "is_disk_full",
+    "named",
+    "names_in",
+    "path_of",
+    "remove_folder",
+    "sync",
+    "write_bytes",
+    "write_text",
+]

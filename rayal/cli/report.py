@@ -11,6 +11,7 @@ from rayal.errors import ConfigError
 from rayal.report import write_report
 from rayal.report.summary import summary
 from rayal.report.view import Curve
+from rayal.storage import named
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     words = parser.parse_args(arguments)
     with open_run(words.run_dir, words.ledger_url) as (ledger, run_dir):
         metric = summary(ledger)["metric"]["name"]
-        print(write_report(ledger, run_dir, _curves(words.compare, metric, words.run_dir)))
+        page = write_report(ledger, run_dir, _curves(words.compare, metric, words.run_dir))
+        print(named(page))
     return 0
 
 

@@ -12,10 +12,13 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from rayal import copies
 from rayal.engine.local import fit_rank
 from rayal.engine.scoring import Fitting
 from rayal.engine.worker import set_num_threads
 from rayal.errors import RayalError, TrainingError
+from rayal.places.opened import filesystem
+from rayal.storage import remove_folder
 from rayal.types import Checkpoint, Trainer, from_record, to_record
 
 
@@ -48,7 +51,7 @@ def fit_group(fitting: Fitting, timeout_s: float) -> Checkpoint:
     """
     _wait_for_room(fitting.trainer, min(timeout_s, 60.0))
     attempt = uuid.uuid4().hex[:8]  # a run name that was used resumes, and trains nothing
-    storage = Path(fitting.out_path).parent / "ray-train"
+    beside = Path(fitting.out_path).parent / "ray-train"
     trainer = TorchTrainer(
         _train_loop,
         train_loop_config={"fitting": fitting},
@@ -58,7 +61,7 @@ def fit_group(fitting: Fitting, timeout_s: float) -> Checkpoint:
         torch_config=TorchConfig(backend="nccl" if fitting.trainer.use_gpu else "gloo"),
         run_config=RunConfig(
             name=f"{Path(fitting.out_path).name}-{attempt}",
-            storage_path=str(storage),
+            **_storage(beside),
             # Ray Train tries for a minute to start the group, and without a limit for ever: where
             # a node was lost meanwhile, that is a silent hang.
             failure_config=FailureConfig(
@@ -71,7 +74,7 @@ def fit_group(fitting: Fitting, timeout_s: float) -> Checkpoint:
     except Exception as error:  # Ray Train wraps what a rank raised in several layers
         raise _explained(error) from error
     finally:
-        _remove(storage)
+        remove_folder(beside)
     return from_record(result.return_value)
 
 
@@ -115,10 +118,14 @@ def _explained(error: BaseException) -> RayalError:
     )
 
 
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+def _storage(folder: Path) -> dict[str, Any]:
+    """Gives where Ray Train notes how far it is: of a run in a store there, where all nodes see it;
+    credentials are those of each process's environment."""
+    place = copies.origin(folder)
+    if place is None:
+        return {"storage_path": str(folder)}
+    opened, path = filesystem(place.url)
+    return {"storage_path": path, "storage_filesystem": opened}
 
 
 __all__ = ["Rank", "fit_group", "missing_resources"]

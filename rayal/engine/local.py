@@ -27,6 +27,7 @@ from rayal.engine.worker import Worker
 from rayal.journal import Journal
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut, exact_cut
+from rayal.storage import here
 from rayal.trainers.group import Alone, run_group
 from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
 
@@ -105,7 +106,7 @@ class LocalEngine:
 
 def fit_rank(fitting: Fitting, group: Any) -> Checkpoint:
     """Fits as one rank of a group: what runs in process, in a spawned group and under Ray Train."""
-    labels = pq.read_table(fitting.labels_path)
+    labels = pq.read_table(here(fitting.labels_path))
     return fitting.trainer.fit(
         labels, fitting.vocabulary, fitting.start_path, fitting.out_path, fitting.keys, group
     )

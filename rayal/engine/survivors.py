@@ -25,7 +25,7 @@ from rayal.engine.scoring import ShardReport
 from rayal.errors import ScoringError
 from rayal.journal import Journal
 from rayal.ranking import Cut, Sketch, inside
-from rayal.storage import atomic_path
+from rayal.storage import atomic_path, here
 from rayal.types import Float64s, Ids, Slice
 
 Part = Literal["candidates", "labelled"]
@@ -102,7 +102,7 @@ def write(
 
 def read_report(folder: str, shard: int) -> ShardReport | None:
     """Gives the report of a shard that an earlier attempt finished, or None."""
-    path = path_of(folder, shard)
+    path = here(path_of(folder, shard))
     if not path.exists() or not _is_whole(path):
         return None
     with pa.memory_map(str(path)) as source:
@@ -288,7 +288,7 @@ def _read(folder: str, shard: int, place: int) -> pa.RecordBatch:
 
 
 def _read_stream(path: Path, place: int) -> pa.RecordBatch:
-    with pa.memory_map(str(path)) as source:
+    with pa.memory_map(str(here(path))) as source:
         for _ in range(place):
             pa.ipc.open_stream(source).read_all()  # a memory map: nothing is copied
         return pa.ipc.open_stream(source).read_next_batch()

@@ -11,6 +11,7 @@ import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rayal import metrics
+from rayal import copies, metrics
 from rayal.engine import survivors
 from rayal.engine.batches import encoded, join_small, with_columns
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
@@ -29,6 +30,7 @@ from rayal.keys import Keys
 from rayal.models.explain import is_out_of_memory
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut
+from rayal.storage import here
 from rayal.types import Checkpoint, Ids, Label, Outputs, Predictor, Slice, source_of
 
 _REHEARSED = 64  # rows
@@ -46,6 +48,7 @@ class Worker:
         self._taken: tuple[str, Taken] | None = None
         self._only: tuple[tuple[str, str], Ids] | None = None
         self._slices: dict[SliceSpec, Slice] = {}
+        self._folder = ""  # of the pass under way
         if predictor.num_threads:
             set_num_threads(predictor.num_threads)
         keep_freed_memory()
@@ -80,6 +83,7 @@ class Worker:
             ScoringError: non-finite scores or features, naming shard and first sample_id, or no
                 memory.
         """
+        self._drop_earlier(scoring.folder)
         done = survivors.read_report(scoring.folder, shard.index)
         if done is not None:
             return done
@@ -170,7 +174,7 @@ class Worker:
     def _test_labels(self, shard: Shard, path: str | None) -> list[Label | None] | None:
         if path is None:
             return self.pool.test_labels(shard)
-        table = pq.read_table(path, columns=["sample_id", "label"])
+        table = pq.read_table(here(path), columns=["sample_id", "label"])
         known = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
         batches = self.pool.batches(shard, ("sample_id",), IDS_ONLY_ROWS)
         return [known.get(i) for rows in batches for i in rows.column("sample_id").to_pylist()]
@@ -197,6 +201,17 @@ class Worker:
         self._slices.clear()
 
     # ------------------------------------------------------------------------------- loading
+
+    def _drop_earlier(self, folder: str) -> None:
+        """Where the run lies in a store, this machine's copies of earlier rounds' passes go."""
+        if folder == self._folder:
+            return
+        self._folder = folder
+        passes, (mine, _, _) = Path(folder).parent, Path(folder).name.partition("-")
+        if copies.origin(passes) is not None and passes.is_dir():
+            for other in passes.iterdir():
+                if not other.name.startswith(f"{mine}-"):
+                    copies.drop(other)
 
     def _load(
         self, checkpoint: Checkpoint | None, path: str, keys: Keys, outputs: Sequence[str]

@@ -26,7 +26,7 @@ from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
 from rayal.labelers.inbox import Inbox
 from rayal.labelers.outbox import Manifest, Outbox
-from rayal.storage import is_disk_full
+from rayal.storage import is_disk_full, path_of
 from rayal.types import (
     PICK_COLUMNS,
     Ack,
@@ -65,11 +65,6 @@ class FileDrop:
             raise ConfigError(f"file_drop cannot write '{format}'; choose jsonl or csv")
         if isinstance(columns, str):
             raise ConfigError(f"labeler.columns is '{columns}'; give a list: [{columns}]")
-        for folder in (outbox, inbox):
-            if folder is not None and "://" in folder:
-                raise ConfigError(
-                    f"file_drop cannot use {folder}; give folders of this machine, or mount it"
-                )
         check_prices(rows_per_chunk, price_minor)
         self.format, self.columns = format, None if columns is None else tuple(columns)
         self.rows_per_chunk = rows_per_chunk
@@ -88,7 +83,7 @@ class FileDrop:
         """
         self._vocabulary = vocabulary
         named = zip(self._places, ("outbox", "inbox"), strict=True)
-        out, back = (Path(place or Path(folder) / name).expanduser() for place, name in named)
+        out, back = (path_of(place or str(Path(folder) / name)) for place, name in named)
         if out.resolve().is_relative_to(back.resolve()):
             raise ConfigError(
                 f"labeler.outbox={out} lies in labeler.inbox={back}, so what goes out would be "

@@ -11,6 +11,7 @@ from pathlib import Path
 from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader, Asked
 from rayal.labelers.chunks import job_key
 from rayal.labelers.outbox import Outbox
+from rayal.storage import folder_here
 from rayal.types import Order
 
 _Place = tuple[str, str, int]
@@ -36,6 +37,7 @@ class Inbox:
 
     def files(self, order: Order) -> list[AnswerFile]:
         """Gives the files that may answer an order: its chunks' folders, its job's, the inbox."""
+        folder_here(self.folder)
         manifests = {ack.key: self._outbox.need(ack.key) for ack in order.chunks}
         whole = self._outbox.asked(list(manifests.values()))
         places = [(self.folder / key, self._outbox.asked([one])) for key, one in manifests.items()]

@@ -18,7 +18,7 @@ from rayal.errors import ConfigError, LabelError
 from rayal.keys import Keys
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
 from rayal.labelers.noise import noisy
-from rayal.storage import write_text
+from rayal.storage import here, named, write_text
 from rayal.types import (
     Ack,
     Capabilities,
@@ -226,15 +226,15 @@ class Oracle:
         write_text(self._path(placed["key"]), json.dumps(placed, ensure_ascii=False))
 
     def _read(self, key: str) -> dict[str, Any] | None:
-        path = self._path(key)
+        path = here(self._path(key))
         return json.loads(path.read_text()) if path.exists() else None
 
     def _order(self, key: str) -> dict[str, Any]:
         placed = self._read(key)
         if placed is None:
             raise LabelError(
-                f"the oracle knows no chunk {key} (no file {self._path(key)}); restore the run's "
-                "folder, or start a new run_dir"
+                f"the oracle knows no chunk {key} (no file {named(self._path(key))}); restore the "
+                "run's folder, or start a new run_dir"
             )
         return placed
 

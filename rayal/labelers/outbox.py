@@ -11,7 +11,7 @@ from typing import Any
 from rayal.errors import LabelError
 from rayal.labelers import payload
 from rayal.labelers.answers import Asked, source_mark
-from rayal.storage import write_bytes, write_text
+from rayal.storage import folder_here, here, named, write_bytes, write_text
 
 Manifest = dict[str, Any]
 
@@ -25,7 +25,7 @@ class Outbox:
 
     def find(self, key: str) -> Manifest | None:
         """Gives the manifest of a chunk, or None."""
-        path = self.folder / key / "manifest.json"
+        path = here(self.folder / key / "manifest.json")
         return json.loads(path.read_text()) if path.exists() else None
 
     def need(self, key: str) -> Manifest:
@@ -37,14 +37,15 @@ class Outbox:
         found = self.find(key)
         if found is None:
             raise LabelError(
-                f"chunk {key} has no manifest in {self.folder}; restore the outbox: without it no "
-                "answer can be told from a mistake"
+                f"chunk {key} has no manifest in {named(self.folder)}; restore the outbox: without "
+                "it no answer can be told from a mistake"
             )
         return found
 
     def placed(self) -> list[str]:
         """Gives the keys of all chunks, of whatever order."""
-        return sorted(path.parent.name for path in self.folder.glob("*/manifest.json"))
+        folder = folder_here(self.folder)
+        return sorted(path.parent.name for path in folder.glob("*/manifest.json"))
 
     def place(self, manifest: Manifest, name: str, content: bytes) -> Manifest:
         """Gives the manifest of a chunk, with its part, once both are written."""
@@ -73,7 +74,7 @@ class Outbox:
         self._write(manifest)
         name = manifest["parts"][0]["name"]
         path = self.folder / key / name
-        content = payload.without(path.read_bytes(), name.rpartition(".")[2], gone)
+        content = payload.without(here(path).read_bytes(), name.rpartition(".")[2], gone)
         write_bytes(path, content)
         num_rows = manifest["rows"] - len(manifest["erased"])
         self._write(manifest | {"parts": [_part(name, content, num_rows)]})
@@ -105,11 +106,11 @@ class Outbox:
         part = manifest["parts"][0]
         place = (manifest["key"], part["sha256"])
         if place not in self._ids:
-            path = self.folder / manifest["key"] / part["name"]
+            path = here(self.folder / manifest["key"] / part["name"])
             if not path.exists():
                 raise LabelError(
-                    f"{path} is missing, though its manifest is there; restore it: without it no "
-                    "answer can be told from a mistake"
+                    f"{named(path)} is missing, though its manifest is there; restore it: without "
+                    "it no answer can be told from a mistake"
                 )
             self._ids[place] = payload.ids_of(path.read_bytes(), part["name"].rpartition(".")[2])
         return self._ids[place]

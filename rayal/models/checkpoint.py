@@ -19,6 +19,7 @@ from torch import nn
 from rayal.errors import ConfigError, RayalError
 from rayal.models.model import Model, split_outputs
 from rayal.models.transform import num_inputs
+from rayal.storage import folder_here
 from rayal.types import Kind, Vocabulary
 
 FORMAT = 1
@@ -105,7 +106,7 @@ def read_description(folder: str | Path) -> Description:
     Raises:
         RayalError: there is no readable checkpoint in the folder, or it has another format.
     """
-    path = Path(folder) / "model.json"
+    path = folder_here(folder) / "model.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
-from rayal import storage
+from rayal import disk
 from rayal.errors import PlaceError
 from rayal.places import settings
 from rayal.places.opened import creating, filesystem
@@ -180,7 +180,7 @@ class Place:
 
     def get_file(self, local: Path) -> None:
         """Copies a file to a path of a disk, where it appears whole; errors as `open_input`."""
-        with storage.atomic_path(local) as temporary:
+        with disk.atomic_path(local) as temporary:
             if self.is_local:
                 shutil.copyfile(self.local, temporary)
                 return
@@ -207,7 +207,7 @@ class Place:
             PlaceError: there is no such bucket, or the store does not take it.
         """
         if self.is_local:
-            storage.write_bytes(self.local, bytes(content))
+            disk.write_bytes(self.local, bytes(content))
         else:
             put(self.url, pa.BufferReader(content), len(memoryview(content)))
 
@@ -215,7 +215,7 @@ class Place:
         """Copies a file of a disk here, in place of any other; in parts where it is large, 64
         MiB of them at most in memory. Errors as `put_bytes`."""
         if self.is_local:
-            with storage.atomic_path(self.local) as temporary:
+            with disk.atomic_path(self.local) as temporary:
                 shutil.copyfile(local, temporary)
             return
         with pa.OSFile(str(local)) as file:
@@ -252,7 +252,7 @@ class Place:
     def remove_folder(self) -> None:
         """Removes all that is below, if there is anything."""
         if self.is_local:
-            storage.remove_folder(self.local)
+            disk.remove_folder(self.local)
             return
         opened, path = filesystem(self.url)
         try:
@@ -273,7 +273,7 @@ class Place:
 
 
 def put(url: str, source: pa.NativeFile, size_bytes: int) -> None:
-    """Makes an object of a store; the one point where they appear, as `storage.commit_file` is that
+    """Makes an object of a store; the one point where they appear, as `disk.commit_file` is that
     of files on a disk."""
     opened, path = filesystem(url, for_parts=size_bytes >= _LARGE_BYTES)
 
@@ -311,7 +311,7 @@ def _linked(final: Path, content: bytes) -> bool:
             os.link(temporary, final)
         except FileExistsError:
             return final.read_bytes() == content
-        storage.sync(final.parent)
+        disk.sync(final.parent)
     return True
 
 
@@ -319,9 +319,9 @@ def _linked(final: Path, content: bytes) -> bool:
 def _written_beside(final: Path, content: bytes) -> Iterator[Path]:
     temporary = final.parent / f".tmp-{final.name}-{uuid.uuid4().hex[:8]}"
     try:
-        with storage.explained(final):
+        with disk.explained(final):
             temporary.write_bytes(content)
-            storage.sync(temporary)
+            disk.sync(temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import pyarrow.fs as pa_fs
 import pytest
 from buckets import Bucket
 
-from rayal import storage
+from rayal import disk
 from rayal.errors import PlaceError
 from rayal.places import Place
 
@@ -152,7 +152,7 @@ def test_what_could_not_be_written_leaves_what_was_there(
     def fail(temporary: Path, final: Path) -> None:
         raise OSError("no")
 
-    monkeypatch.setattr(storage, "commit_file", fail)
+    monkeypatch.setattr(disk, "commit_file", fail)
     with pytest.raises(OSError, match="no"):
         place.put_bytes(b"after")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
