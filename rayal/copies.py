@@ -18,11 +18,13 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rayal.errors import ConfigError
 from rayal.locks import lock, lock_shared
-from rayal.places import Entry, Place
+
+if TYPE_CHECKING:
+    from rayal.places import Entry, Place
 
 _SCRATCH = f"rayal-copies-{os.getuid()}"
 _held: dict[Path, BinaryIO] = {}  # by attempt: the lock that says that this process uses it
@@ -38,6 +40,8 @@ def copy_of(url: str) -> Path:
     Raises:
         ConfigError: the scratch folder is another user's.
     """
+    from rayal.places import Place
+
     if not _own:
         _own.append(_scratch() / uuid.uuid4().hex[:12])
     scheme, _, rest = Place.of(url).url.partition("://")
@@ -55,6 +59,8 @@ def origin(path: Path) -> Place | None:
     at = parts.index(_SCRATCH)
     if len(parts) < at + 4:
         return None
+    from rayal.places import Place
+
     _hold(Path(*parts[: at + 2]))
     return Place.of(f"{parts[at + 2]}://{'/'.join(parts[at + 3 :])}")
 

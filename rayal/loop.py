@@ -9,19 +9,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
-from rayal.engine.picking import pick
-from rayal.engine.rejects import write_rejected
-from rayal.engine.restricted import restricted
-from rayal.engine.scoring import Engine, Fitting, Pass, Scoring, Testing, pass_id
-from rayal.engine.survivors import write_taken
+from rayal.choosing import Asked, Chooser
+from rayal.engine.scoring import Engine, Fitting, Pass, Testing
 from rayal.engine.worker import has_undecodable
-from rayal.errors import LabelError, RayalError, ScoringError
+from rayal.errors import LabelError, RayalError
 from rayal.history import History
 from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
@@ -32,8 +28,7 @@ from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
 from rayal.rundir import RunDir
 from rayal.sharing import adopt_round_0
-from rayal.storage import named
-from rayal.strategy import Strategy
+from rayal.strategy import Proxy, Strategy
 from rayal.test_split import TEST, choose, read_file
 from rayal.types import (
     Batch,
@@ -80,6 +75,7 @@ class Loop:
         begin_from: str | None = None,
         test_labels: str | None = None,
         test_budget: int = 0,
+        proxy: Proxy | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -88,8 +84,9 @@ class Loop:
         kind = self.vocabulary.kind
         self.metric = metric or metrics.METRICS[kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
-        self.max_rejected_share, self.begin_from = max_rejected_share, begin_from
+        self.begin_from = begin_from
         self.test_labels, self.test_budget = test_labels, test_budget
+        self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
         self.exam: Snapshot | None = None  # test labels that the pool does not hold
         self.dir = RunDir(run_dir)
         self.ledger_url = ledger_url or self.dir.ledger_url
@@ -103,6 +100,9 @@ class Loop:
         self.strategy = strategy.for_kind(kind, self.vocabulary.classes)
         self.cold_start = cold_start.for_kind(kind, self.vocabulary.classes)
         preflight.check_strategies(pool, self.strategy, self.cold_start, budget)
+        preflight.check_proxy(pool, self.proxy, self.strategy, budget, self.vocabulary)
+        share, clock, say = max_rejected_share, self.clock, self.progress
+        self.chooser = Chooser(engine, self.dir, kind, self.proxy, share, clock, say)
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -126,14 +126,16 @@ class Loop:
             self.past = History(self.ledger, self.dir, self.vocabulary)
             recorded = self.ledger.run().config if self.ledger.events() else None
             self.pool, facts = preflight.as_begun(self.pool, recorded, self.vocabulary)
-            config = {**config, **facts, "ledger_url": place}
+            # Runs that were begun before there were proxies have no such key.
+            known = {key: value for key, value in config.items() if (key, value) != ("proxy", None)}
+            config = {**known, **facts, "ledger_url": place}
             self.name = name_of(config)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self.dir.note_ledger(place)
             if self.begin_from is not None:
                 adopt_round_0(self.ledger, self.dir, self.begin_from, config)
             try:
-                self.engine.open(self.pool, self.predictor, self.trainer)
+                self.engine.open(self.pool, self.predictor, self.trainer, self.proxy)
                 state = self._rounds()
             except Exception as error:
                 said = str(error) if isinstance(error, RayalError) else cause_of(error)
@@ -150,18 +152,25 @@ class Loop:
             scores = self.strategy if self.num_rounds > 1 else None
             keys = Keys(self.seed, 0)
             preflight.rehearse(self.engine, scores, self.trainer, self.vocabulary, keys)
+            if self.proxy is not None:
+                preflight.rehearse_proxy(
+                    self.engine, self.proxy, self.strategy, self.vocabulary, keys
+                )
         if not self.know_test_labels():
             return "waiting"
         finished = self.past.num_finished()
         if finished:
             self.progress.say(f"rounds 0 to {finished - 1} were done before")
+        proxies: tuple[Checkpoint, ...] = ()  # of the last round; none without a proxy
         for t in self.rounds():
-            batch = once(t, "selected", self.pick, t, checkpoint)
+            batch = once(t, "selected", self.pick, t, checkpoint, *proxies)
             once(t, "ordered", self.order, t, batch)
             snapshot = self.await_labels(t, batch)
             if snapshot is None:
                 return "waiting"
             checkpoint = once(t, "trained", self.fit, t, snapshot, checkpoint)
+            if self.proxy is not None:
+                proxies = (once(t, "proxied", self.fit_proxy, t, snapshot, *proxies),)
             once(t, "tested", self.test, t, checkpoint)
             if t >= finished:
                 self.show(t)
@@ -201,16 +210,18 @@ class Loop:
 
     # ------------------------------------------------------------------------------ the steps
 
-    def pick(self, t: int, checkpoint: Checkpoint | None) -> Batch:
+    def pick(
+        self, t: int, checkpoint: Checkpoint | None, by_proxy: Checkpoint | None = None
+    ) -> Batch:
         """Scores the pool, chooses a batch and writes it.
 
         A pass without a model decodes nothing. Where its picks hold a row that no model could read,
         it is done again with every row decoded, so that no label is bought for such a row.
         """
         self.pool = preflight.newest(self.pool, self.engine, self.vocabulary, self.progress.say)
-        done, picks, rows = self._choose(t, checkpoint, decode=False)
+        done, picks, rows = self._choose(t, checkpoint, by_proxy, decode=False)
         if has_undecodable(self.predictor, rows):
-            done, picks, rows = self._choose(t, checkpoint, decode=True)
+            done, picks, rows = self._choose(t, checkpoint, by_proxy, decode=True)
         batch = self.dir.write_batch(t, picks, rows)
         said: dict[str, Any] = {"selection": picks.note} if picks.note else {}
         said["pool"] = self.pool.manifest.named
@@ -219,47 +230,25 @@ class Loop:
         return batch
 
     def _choose(
-        self, t: int, checkpoint: Checkpoint | None, decode: bool
+        self,
+        t: int,
+        checkpoint: Checkpoint | None,
+        by_proxy: Checkpoint | None,
+        decode: bool,
     ) -> tuple[Pass, Picks, pa.Table]:
         strategy = self.cold_start if checkpoint is None else self.strategy
-        keys = Keys(self.seed, t)
-        taken_path = self.dir.round(t) / "taken.arrow"
-        taken = self.past.taken(t)
-        write_taken(taken_path, taken)
-        keep = strategy.keep(self.budget)
-        taken_hash = hashlib.sha256(taken.ids.tobytes()).hexdigest()
-        features = strategy.selector.needs
-        depends = (keep, features, taken_hash, decode, self.pool.content_hash)
-        name = pass_id(self.name, t, checkpoint and checkpoint.model_id, *depends)
-        scoring = Scoring(
-            keys=keys,
-            scorer=strategy.scorer,
-            features=features,
-            keep=keep,
-            checkpoint=checkpoint,
-            checkpoint_path="" if checkpoint is None else str(self.dir.inside(checkpoint.path)),
-            taken_path=str(taken_path),
-            folder=str(self.dir.pass_folder(t, name)),
-            pass_id=name,
-            decode=decode,
-            kind=self.vocabulary.kind,
+        asked = Asked(
+            t,
+            strategy,
+            self.budget,
+            Keys(self.seed, t),
+            self.past.taken(t),
+            self.name,
+            checkpoint,
+            by_proxy,
+            decode,
         )
-        Path(scoring.folder).mkdir(parents=True, exist_ok=True)
-        with (
-            self.clock("score"),
-            self.progress.phase(f"round {t} score", self.pool.num_rows) as bar,
-        ):
-            scoring, note = restricted(self.engine, scoring, strategy.restriction, self.budget)
-            done = self.engine.score(scoring, bar)
-        if note:
-            self.progress.say(f"round {t}: {note}")
-        self._check_rejected(t, done, scoring.folder)
-        with self.clock("select"):
-            picks = pick(strategy, done, self.budget, keys)
-            picks = replace(picks, note="; ".join(one for one in (note, picks.note) if one))
-        with self.clock("fetch"):
-            rows = self.engine.rows(picks.ids, self.pool.schema.names)
-        return done, picks, rows
+        return self.chooser.choose(self.pool, asked)
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
@@ -295,7 +284,7 @@ class Loop:
             t,
             self.pool.newest().living(self.past.labels(t + 1, start=min(t, 0))),
             self.past.batches(t + 1, start=min(t, 0)),
-            self.predictor.columns(),
+            self._columns(),
             self.vocabulary,
         )
         if snapshot.num_rows == 0:
@@ -333,17 +322,31 @@ class Loop:
         """Trains on the snapshot."""
         if warning := self.past.unseen(t + 1):
             self.progress.say(f"warning: {warning}")
-        out = self.dir.checkpoint(t)
+        return self._fit(t, self.trainer, snapshot, start, self.dir.checkpoint(t))
+
+    def fit_proxy(self, t: int, snapshot: Snapshot, start: Checkpoint | None = None) -> Checkpoint:
+        """Trains the proxy on the snapshot."""
+        assert self.proxy is not None
+        out = self.dir.checkpoint(t, "proxy")
+        return self._fit(t, self.proxy.trainer, snapshot, start, out)
+
+    def _fit(
+        self, t: int, trainer: Trainer, snapshot: Snapshot, start: Checkpoint | None, out: Path
+    ) -> Checkpoint:
         out.parent.mkdir(parents=True, exist_ok=True)
         fitting = Fitting(
-            self.trainer,
+            trainer,
             str(self.dir.inside(snapshot.path)),
             self.vocabulary,
             None if start is None else str(self.dir.inside(start.path)),
             str(out),
             Keys(self.seed, t),
         )
-        with self.clock("train"), self.progress.phase(f"round {t} train", snapshot.num_rows) as bar:
+        what = "train" if trainer is self.trainer else "train proxy"
+        with (
+            self.clock("train"),
+            self.progress.phase(f"round {t} {what}", snapshot.num_rows) as bar,
+        ):
             checkpoint = self.engine.fit(fitting)
             bar.advance(snapshot.num_rows)
         self._note_seconds()
@@ -373,21 +376,10 @@ class Loop:
 
     # -------------------------------------------------------------------------------- below
 
-    def _check_rejected(self, t: int, done: Pass, folder: str) -> None:
-        tallies = done.tallies
-        if not tallies.num_rejected:
-            return
-        path = self.dir.path / "rejected.parquet"
-        write_rejected(path, self.pool, t, folder, done.rejecting)
-        place = named(path)
-        share = tallies.num_rejected / tallies.num_rows
-        found = f"{tallies.num_rejected} of {tallies.num_rows} rows could not be decoded"
-        if share > self.max_rejected_share:
-            raise ScoringError(
-                f"{found}, more than max_rejected_share={self.max_rejected_share:g} allows (first "
-                f"sample_id {tallies.rejected[0]}, listed in {place}); mend the source, or raise it"
-            )
-        self.progress.say(f"{found} and are left out; they are listed in {place}")
+    def _columns(self) -> tuple[str, ...]:
+        """Gives the columns that models read, which a snapshot holds."""
+        of_proxy = () if self.proxy is None else self.proxy.predictor.columns()
+        return tuple(dict.fromkeys((*self.predictor.columns(), *of_proxy)))
 
     def _bind_oracle(self) -> None:
         if (bind := getattr(self.labeler, "bind", None)) is not None:

@@ -12,7 +12,7 @@ from rayal.engine.scoring import Engine, Rehearsal
 from rayal.errors import ConfigError, PoolError
 from rayal.keys import Keys
 from rayal.pool import Pool
-from rayal.strategy import Strategy
+from rayal.strategy import Proxy, Strategy
 from rayal.types import (
     OUTPUTS,
     Labeler,
@@ -271,8 +271,58 @@ def rehearse(
     if strategy is not None:
         asked = (*strategy.needs_of_scorer, *strategy.selector.needs)
         needs |= {source_of(name) for name in asked} & set(OUTPUTS)
+    _rehearse(engine, needs, trainer, vocabulary, keys)
+
+
+def rehearse_proxy(
+    engine: Engine, proxy: Proxy, strategy: Strategy, vocabulary: Vocabulary, keys: Keys
+) -> None:
+    """Tries what the proxy's pass will ask of its model; errors as `rehearse`."""
+    needs = {source_of(name) for name in proxy.scorer_for(strategy.scorer).needs} & set(OUTPUTS)
+    if needs:
+        _rehearse(engine, needs, proxy.trainer, vocabulary, keys, by_proxy=True)
+
+
+def check_proxy(
+    pool: Pool, proxy: Proxy | None, strategy: Strategy, budget: int, vocabulary: Vocabulary
+) -> None:
+    """Refuses a proxy that cannot stand before the strategy.
+
+    Raises:
+        ConfigError: it lets through fewer rows than are to be picked, nothing says what it scores
+            by, the strategy leaves out rows itself, or its model does not fit the pool.
+    """
+    if proxy is None:
+        return
+    least = max(budget, strategy.num_candidates or 0)
+    if proxy.num_rows < least:
+        raise ConfigError(
+            f"proxy.num_rows is {proxy.num_rows}, below the {least} rows that the strategy asks "
+            "for (budget, or strategy.num_candidates); raise it"
+        )
+    if strategy.restriction is not None:
+        raise ConfigError(
+            f"the strategy leaves out rows itself ({type(strategy.restriction).__name__}), and a "
+            "proxy would too; take another strategy, or proxy=null"
+        )
+    proxy.scorer_for(strategy.scorer)
+    check_columns(pool, proxy.predictor)
+    check = getattr(proxy.trainer, "check", None)
+    if check is not None:
+        check(vocabulary)
+
+
+def _rehearse(
+    engine: Engine,
+    needs: set[str],
+    trainer: Trainer,
+    vocabulary: Vocabulary,
+    keys: Keys,
+    by_proxy: bool = False,
+) -> None:
     num_members = getattr(trainer, "num_members", None)
     if num_members is None:  # a trainer of the user's own: only its checkpoints say
-        needs -= {"draws"}
+        needs = needs - {"draws"}
         num_members = 1
-    engine.rehearse(Rehearsal(tuple(sorted(needs)), vocabulary, num_members, keys))
+    asked = tuple(sorted(needs))
+    engine.rehearse(Rehearsal(asked, vocabulary, num_members, keys, by_proxy))

@@ -3,7 +3,7 @@
     RUN_DIR/run.json                the run's own id in its ledger, and where that is if not here
             ledger.db               every step, in order
             rounds/r0000/batch.parquet, snapshot.parquet, taken.arrow
-            checkpoints/r0000/      what the trainer left
+            checkpoints/r0000/      what the trainer left; r0000-proxy/: that of a proxy
             passes/r0000-.../       survivors of a scoring pass, until its batch is recorded
             report.html
 Paths in the ledger are relative to the run's folder, so that a run can be moved as a whole. Of a
@@ -122,9 +122,9 @@ class RunDir:
         """Gives the folder of a round; below 0 it is the order of the test labels."""
         return self.path / "rounds" / ("test" if t < 0 else f"r{t:04d}")
 
-    def checkpoint(self, t: int) -> Path:
-        """Gives the folder of a round's checkpoint."""
-        return self.path / "checkpoints" / f"r{t:04d}"
+    def checkpoint(self, t: int, of: str = "") -> Path:
+        """Gives the folder of a round's checkpoint, of the run's own model or of another."""
+        return self.path / "checkpoints" / (f"r{t:04d}-{of}" if of else f"r{t:04d}")
 
     def pass_folder(self, t: int, name: str) -> Path:
         """Gives the folder of a scoring pass's survivors."""

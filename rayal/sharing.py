@@ -54,7 +54,8 @@ def adopt_round_0(
                 "start without it"
             )
         folders = [run_dir.round(TEST), run_dir.round(0)]
-        for folder in [*folders, run_dir.checkpoint(0)] if whole else folders:
+        models = [run_dir.checkpoint(0), run_dir.checkpoint(0, "proxy")]
+        for folder in [*folders, *models] if whole else folders:
             source = folder_here(other_dir.inside(run_dir.relative(folder)))
             if source.exists():
                 with atomic_path(folder) as temporary:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from rayal.errors import LedgerError
+from rayal.errors import ConfigError, LedgerError
 from rayal.ledger import Ledger
 from rayal.rundir import RunDir
 
@@ -94,7 +94,7 @@ def left_over(orphans: Sequence[psutil.Process], within_s: float = 150.0) -> lis
     return found
 
 
-def num_steps(run_dir: Path) -> int:
+def num_steps(run_dir: Path | str) -> int:
     """Gives how many steps and labels the ledger of a run has, 0 where there is none yet."""
     folder = RunDir(str(run_dir))
     if not folder.has_run:
@@ -102,5 +102,5 @@ def num_steps(run_dir: Path) -> int:
     try:
         with Ledger.open(folder.ledger_url, folder.read_id(), writer=False) as ledger:
             return len(ledger.events()) + len(ledger.labels())
-    except LedgerError:  # its tables are not made yet
+    except (LedgerError, ConfigError):  # its tables are not made yet, or it is not noted where
         return 0

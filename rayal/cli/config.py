@@ -30,7 +30,7 @@ from rayal.errors import ConfigError, RayalError
 SHARED = ("model", "source")
 SELECT = "select"  # the configuration of `rayal select`
 # Groups that choose nothing by default.
-OPTIONAL = ("vocabulary", "experiment")
+OPTIONAL = ("vocabulary", "proxy", "experiment")
 
 
 def conf_dir() -> Path:

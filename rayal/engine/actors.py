@@ -25,8 +25,8 @@ from rayal.types import Predictor
 class _Carrier:
     """A thin coat on `Worker`."""
 
-    def __init__(self, pool: Pool, predictor: Predictor) -> None:
-        self.worker = Worker(pool, predictor)
+    def __init__(self, pool: Pool, predictor: Predictor, proxy: Predictor | None) -> None:
+        self.worker = Worker(pool, predictor, proxy)
 
     def ready(self) -> bool:
         return True
@@ -66,6 +66,7 @@ class Actors:
         num_cpus: float,
         num_gpus: float,
         memory_gib: float | None,
+        proxy: Predictor | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "num_cpus": num_cpus,
@@ -77,7 +78,7 @@ class Actors:
             options["memory"] = int(memory_gib * 2**30)
         self._actor_class = ray.remote(**options)(_Carrier)
         # Held by the driver: large constructor arguments by value break what Ray does on node loss.
-        self._parts = (ray.put(pool), ray.put(predictor))
+        self._parts = (ray.put(pool), ray.put(predictor), ray.put(proxy))
 
     def hire(self) -> Any:
         """Starts an actor."""

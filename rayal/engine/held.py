@@ -27,7 +27,7 @@ class HeldEngine(LocalEngine):
         report: ShardReport,
         candidates: Rows,
         labelled: Rows,
-        rejected: Rejected,
+        rejected: Rejected | None = None,
     ) -> None:
         """Takes what a shard leaves in a pass, in which it is not scored then. Of rejected rows the
         report says enough here."""

@@ -28,6 +28,7 @@ from rayal.journal import Journal
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut, exact_cut
 from rayal.storage import here
+from rayal.strategy import Proxy
 from rayal.trainers.group import Alone, run_group
 from rayal.types import Candidates, Checkpoint, Ids, Predictor, Trainer
 
@@ -38,10 +39,16 @@ class LocalEngine:
     def __init__(self, reverse: bool = False) -> None:
         self.reverse = reverse  # shards in reverse order: the answer must not change
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
+    def open(
+        self,
+        pool: Pool,
+        predictor: Predictor,
+        trainer: Trainer | None,
+        proxy: Proxy | None = None,
+    ) -> None:
         """Makes the worker."""
         self.pool = pool
-        self.worker = Worker(pool, predictor)
+        self.worker = Worker(pool, predictor, None if proxy is None else proxy.predictor)
 
     def renew(self, pool: Pool) -> None:
         """Goes on with the pool as it has grown."""

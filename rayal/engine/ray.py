@@ -16,6 +16,7 @@ from rayal.engine.local import fit_rank
 from rayal.engine.scoring import Fitting, Pass, Rehearsal, Scoring, Testing
 from rayal.errors import ConfigError
 from rayal.pool import Pool
+from rayal.strategy import Proxy
 from rayal.trainers.group import Alone
 from rayal.types import Checkpoint, Ids, Predictor, Trainer
 
@@ -62,14 +63,22 @@ class RayEngine:
         self._crew: Crew | None = None
         self._started = False
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
+    def open(
+        self,
+        pool: Pool,
+        predictor: Predictor,
+        trainer: Trainer | None,
+        proxy: Proxy | None = None,
+    ) -> None:
         """Starts or joins Ray; workers start with the first pass."""
         self.pool, self.predictor = pool, predictor
+        self.proxy = None if proxy is None else proxy.predictor
+        of_proxy = None if proxy is None else proxy.trainer
+        trainers = [one for one in (trainer, of_proxy) if one is not None]
         logical_cpus = int(np.ceil(self.num_workers * self.num_cpus))
+        logical_cpus += max((max(one.num_workers, 1) for one in trainers), default=0)
         gpus = self.num_workers * self.num_gpus
-        if trainer is not None:
-            logical_cpus += max(trainer.num_workers, 1)
-            gpus = max(gpus, trainer.num_workers if trainer.use_gpu else 0)
+        gpus = max(gpus, *(one.num_workers for one in trainers if one.use_gpu), 0)
         self._started = launch.start(
             self.address,
             logical_cpus,
@@ -92,7 +101,12 @@ class RayEngine:
 
         if self._crew is None:
             actors = Actors(
-                self.pool, self.predictor, self.num_cpus, self.num_gpus, self.memory_gib
+                self.pool,
+                self.predictor,
+                self.num_cpus,
+                self.num_gpus,
+                self.memory_gib,
+                self.proxy,
             )
             self._crew = Crew(actors, self.num_workers, self.in_flight, self.timeout_s)
         return self._crew

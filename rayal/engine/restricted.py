@@ -1,4 +1,4 @@
-"""A pass before the pass: which rows of the pool are scored at all."""
+"""A pass before the pass: which rows of the pool are scored at all, by columns or by a proxy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from rayal.engine.scoring import Engine, Scoring
+import numpy as np
+
+from rayal.engine.scoring import Engine, Pass, Scoring
 from rayal.engine.survivors import write_allowed
-from rayal.types import Restriction
+from rayal.strategy import Proxy
+from rayal.types import Checkpoint, Ids, Restriction, Slice
 
 
 def restricted(
@@ -46,8 +50,50 @@ def restricted(
     allowed = restriction.restrict(done.candidates, done.labelled, budget, scoring.keys)
     if allowed.ids is None:
         return scoring, allowed.note
-    mark = hashlib.sha256(allowed.ids.tobytes()).hexdigest()[:16]
-    write_allowed(folder / f"{mark}.arrow", allowed.ids)
+    return _only(scoring, folder, allowed.ids), allowed.note
+
+
+def proxied(
+    engine: Engine,
+    scoring: Scoring,
+    proxy: Proxy,
+    checkpoint: Checkpoint,
+    path: str,
+    progress: Any = None,
+) -> tuple[Scoring, Pass, str]:
+    """Gives the pass over the rows that a proxy lets through, the proxy's own pass, which goes over
+    all rows, and a note. `path` is the folder of the proxy's checkpoint.
+
+    Raises:
+        ConfigError: neither strategy nor proxy has a scorer.
+    """
+    before = replace(
+        scoring,
+        scorer=proxy.scorer_for(scoring.scorer),
+        features=(),
+        keep=max(proxy.num_rows, scoring.keep or 0),  # or a strategy that asks for M gets less
+        checkpoint=checkpoint,
+        checkpoint_path=path,
+        folder=f"{scoring.folder}-proxy",
+        pass_id=f"{scoring.pass_id}-proxy",
+        by_proxy=True,
+    )
+    folder = Path(before.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = engine.score(before, progress)
+    ids = np.sort(np.concatenate([np.empty(0, np.int64), *done.candidates.each(ids_of, 0)]))
+    note = f"{len(ids)} of {done.tallies.num_rows} rows are scored, the proxy's best"
+    return _only(scoring, folder, ids), done, note
+
+
+def ids_of(part: Slice, step: int) -> Ids:
+    """Ask: gives the ids of a slice."""
+    return part.ids
+
+
+def _only(scoring: Scoring, folder: Path, ids: Ids) -> Scoring:
+    mark = hashlib.sha256(ids.tobytes()).hexdigest()[:16]
+    write_allowed(folder / f"{mark}.arrow", ids)
     only = replace(
         scoring,
         allowed_path=str(folder / f"{mark}.arrow"),
@@ -55,4 +101,4 @@ def restricted(
         pass_id=f"{scoring.pass_id}-{mark}",
     )
     Path(only.folder).mkdir(parents=True, exist_ok=True)
-    return only, allowed.note
+    return only

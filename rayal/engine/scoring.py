@@ -14,6 +14,7 @@ import pyarrow as pa
 from rayal.keys import Keys
 from rayal.pool import Pool, Shard
 from rayal.ranking import Cut, Sketch, Threshold
+from rayal.strategy import Proxy
 from rayal.types import (
     OUTPUTS,
     Candidates,
@@ -45,6 +46,7 @@ class Scoring:
     decode: bool = False  # decode every row, to reject some, also where nothing needs a model
     kind: Kind = "class"  # of the labels: what a predicted class is
     allowed_path: str = ""  # the only rows to score, see survivors.write_allowed; "": every row
+    by_proxy: bool = False  # the proxy's predictor scores, and the checkpoint is its own
 
     @property
     def needs(self) -> Needs:
@@ -193,6 +195,7 @@ class Rehearsal:
     vocabulary: Vocabulary
     num_members: int
     keys: Keys
+    by_proxy: bool = False  # of the proxy's model
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,13 @@ class Fitting:
 class Engine(Protocol):
     """Where the work runs. Every engine gives the bits that the local one gives."""
 
-    def open(self, pool: Pool, predictor: Predictor, trainer: Trainer | None) -> None:
+    def open(
+        self,
+        pool: Pool,
+        predictor: Predictor,
+        trainer: Trainer | None,
+        proxy: Proxy | None = None,
+    ) -> None:
         """Starts what it needs; called once, before anything else. No trainer: none will fit."""
         ...
 

@@ -39,12 +39,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class Worker:
-    """Scores shards of one pool with one predictor."""
+    """Scores shards of one pool with one predictor, or with that of a proxy."""
 
-    def __init__(self, pool: Pool, predictor: Predictor) -> None:
+    def __init__(self, pool: Pool, predictor: Predictor, proxy: Predictor | None = None) -> None:
         self.pool = pool
         self.predictor = predictor
-        self._loaded: tuple[str, Keys] | None = None
+        self.proxy = proxy
+        self._loaded: dict[bool, tuple[str, Keys]] = {}  # whether of the proxy -> model and keys
         self._taken: tuple[str, Taken] | None = None
         self._only: tuple[tuple[str, str], Ids] | None = None
         self._slices: dict[SliceSpec, Slice] = {}
@@ -59,11 +60,12 @@ class Worker:
         Raises:
             ConfigError, NeedsError: the model cannot give it, as built or as configured.
         """
-        rehearse = getattr(self.predictor, "rehearse", None)
+        predictor = self._predictor(rehearsal.by_proxy)
+        rehearse = getattr(predictor, "rehearse", None)
         if rehearse is None:  # a predictor of the user's own need not have one
             return
-        columns = tuple(dict.fromkeys(("sample_id", *self.predictor.columns())))
-        for rows in self.pool.batches(shard, columns, min(_REHEARSED, self.predictor.batch_rows)):
+        columns = tuple(dict.fromkeys(("sample_id", *predictor.columns())))
+        for rows in self.pool.batches(shard, columns, min(_REHEARSED, predictor.batch_rows)):
             with self._named(shard):
                 rehearse(
                     rows,
@@ -96,7 +98,13 @@ class Worker:
     ) -> tuple[ShardReport, Rows, Rows, Rejected]:
         """Gives a shard's report, and what it leaves, in memory: candidates, labelled rows, and
         rows that could not be decoded."""
-        self._load(scoring.checkpoint, scoring.checkpoint_path, scoring.keys, scoring.outputs)
+        self._load(
+            scoring.checkpoint,
+            scoring.checkpoint_path,
+            scoring.keys,
+            scoring.outputs,
+            scoring.by_proxy,
+        )
         taken = self._read_taken(scoring.taken_path)
         kept = Sieve(scoring, cut)
         with self._named(shard):
@@ -108,18 +116,19 @@ class Worker:
         return report, candidates, labelled, rejected
 
     def _outputs(self, shard: Shard, scoring: Scoring) -> Iterator[tuple[Ids, Outputs]]:
+        asked_of = self._predictor(scoring.by_proxy)
         needs_model = scoring.decode or bool(scoring.outputs)
         columns = tuple(
             dict.fromkeys(
                 (
                     *(source_of(name) for name in scoring.columns),
-                    *(self.predictor.columns() if needs_model else ()),
+                    *(asked_of.columns() if needs_model else ()),
                 )
             )
         )
         only_ids = not columns
-        batch_rows = IDS_ONLY_ROWS if only_ids else self.predictor.batch_rows
-        predictor = self.predictor if needs_model else None
+        batch_rows = IDS_ONLY_ROWS if only_ids else asked_of.batch_rows
+        predictor = asked_of if needs_model else None
         only = self._read_only(scoring)
         asked = columns, scoring.columns, batch_rows, only
         for batch in encoded(self.pool, predictor, shard, *asked):
@@ -214,7 +223,12 @@ class Worker:
                     copies.drop(other)
 
     def _load(
-        self, checkpoint: Checkpoint | None, path: str, keys: Keys, outputs: Sequence[str]
+        self,
+        checkpoint: Checkpoint | None,
+        path: str,
+        keys: Keys,
+        outputs: Sequence[str],
+        by_proxy: bool = False,
     ) -> None:
         if checkpoint is None:
             if outputs:
@@ -223,9 +237,12 @@ class Worker:
                     "that needs no model, such as strategy@cold_start=random"
                 )
             return
-        if self._loaded != (checkpoint.model_id, keys):
-            self.predictor.load(checkpoint, path, keys)
-            self._loaded = (checkpoint.model_id, keys)
+        if self._loaded.get(by_proxy) != (checkpoint.model_id, keys):
+            self._predictor(by_proxy).load(checkpoint, path, keys)
+            self._loaded[by_proxy] = (checkpoint.model_id, keys)
+
+    def _predictor(self, by_proxy: bool) -> Predictor:
+        return self.proxy if by_proxy and self.proxy is not None else self.predictor
 
     def _read_taken(self, path: str) -> Taken:
         if self._taken is None or self._taken[0] != path:

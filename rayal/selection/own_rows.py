@@ -60,10 +60,10 @@ class OwnRows:
         predictor = GivenPredictor.of(self.pool.columns, self.kind, self.pool.batch_rows)
         worker = Worker(self.pool, predictor)
         for shard in self.pool.shards:
-            report, *parts = worker.sift(shard, taken, None)
+            report, candidates, labelled, rejected = worker.sift(shard, taken, None)
             place = self.first_shard + shard.index
             report = replace(report, shard=place, num_rows=0, class_counts=())
             if isinstance(engine, HeldEngine):
-                engine.hold(scoring.folder, report, *parts)
+                engine.hold(scoring.folder, report, candidates, labelled)
             else:
-                survivors.write(scoring.folder, report, *parts)
+                survivors.write(scoring.folder, report, candidates, labelled, rejected)

@@ -18,7 +18,7 @@ NUM_ROUNDS = 4
 FAULTS = str(Path(__file__).parents[1] / "faults")
 
 
-def _overrides(pool, run_dir: Path) -> list[str]:
+def _overrides(pool, run_dir: Path | str) -> list[str]:
     return [
         f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]",
         f"num_rounds={NUM_ROUNDS}", f"budget={BUDGET}", "predictor.batch_rows=64",
@@ -45,12 +45,18 @@ def undisturbed(class_pool, tmp_path_factory) -> tuple[str, int]:
 
 
 def _killed_at(
-    moments, engines, pool, tmp_path: Path, seed: int, orphans: list[psutil.Process]
+    moments,
+    engines,
+    pool,
+    tmp_path: Path,
+    seed: int,
+    orphans: list[psutil.Process],
+    run_dir: Path | str | None = None,
 ) -> tuple[str, Vendor, int]:
     """Kills attempt i once the ledger has `moments[i]` steps and a little time has passed; the last
     attempt is left in peace. Gives digest, vendor and how many kills hit."""
-    run_dir = tmp_path / "run"
-    vendor, rng = Vendor(pool, run_dir, seed), np.random.default_rng(seed)
+    run_dir = tmp_path / "run" if run_dir is None else run_dir
+    vendor, rng = Vendor(pool, tmp_path / "run", seed), np.random.default_rng(seed)
     num_kills = 0
     with vendor.at_work():
         for number, (moment, engine) in enumerate(zip(moments, engines, strict=True)):
@@ -78,6 +84,44 @@ def test_two_kills_of_the_local_engine(ledger, class_pool, undisturbed, tmp_path
     there = [] if ledger == "sqlite" else [f"ledger_url={request.getfixturevalue(ledger)}"]
     got, vendor, num_kills = _killed_at(moments, [there, there], class_pool, tmp_path, 5, orphans)
     assert num_kills == 2
+    assert got == expected
+    _check_orders(vendor)
+
+
+def _in_a_store(bucket, postgres: str, tmp_path: Path) -> tuple[str, list[str]]:
+    """Gives a run's folder in a bucket, and the overrides for it: the ledger in PostgreSQL,
+    and a vendor who works with folders of this machine."""
+    boxes = tmp_path / "run" / "labeler"
+    places = [f"labeler.{name}={boxes / name}" for name in ("outbox", "inbox")]
+    return f"{bucket.url}/{tmp_path.name}/run", [f"ledger_url={postgres}", *places]
+
+
+def test_two_kills_with_the_run_in_a_store(
+    bucket, postgres, class_pool, undisturbed, tmp_path, orphans
+):
+    expected, steps = undisturbed
+    run_dir, there = _in_a_store(bucket, postgres, tmp_path)
+    moments = [steps // 4, steps // 2]
+    got, vendor, num_kills = _killed_at(
+        moments, [there] * 2, class_pool, tmp_path, 6, orphans, run_dir
+    )
+    assert num_kills == 2
+    assert got == expected
+    _check_orders(vendor)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1500)
+def test_five_kills_of_the_ray_engine_with_the_run_in_a_store(
+    bucket, postgres, class_pool, undisturbed, tmp_path, orphans
+):
+    expected, steps = undisturbed
+    run_dir, there = _in_a_store(bucket, postgres, tmp_path)
+    moments = np.sort(np.random.default_rng(2).integers(0, steps - 10, 5)).tolist()
+    engines = [[*engine, *there] for engine in (_ray(2), [], _ray(4), _ray(1), _ray(2))]
+    got, vendor, num_kills = _killed_at(moments, engines, class_pool, tmp_path, 7, orphans, run_dir)
+    assert num_kills == 5
     assert got == expected
     _check_orders(vendor)
 
