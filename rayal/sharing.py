@@ -16,7 +16,9 @@ from rayal.test_split import TEST
 # Round 0 is chosen by the cold start: the strategy has no part in it.
 NOT_IN_ROUND_0 = ("strategy.", "stopping.", "num_rounds")
 # Its labels were ordered before there was a model.
-NOT_IN_ITS_LABELS = (*NOT_IN_ROUND_0, "model.module.", "predictor.", "trainer.", "metric")
+NOT_IN_ITS_LABELS = (
+    *NOT_IN_ROUND_0, "model.module.", "predictor.", "trainer.", "metric", "proxy"
+)  # fmt: skip
 _LABEL_STEPS = ("selected", "ordered", "labelled")
 
 

@@ -138,3 +138,12 @@ def test_what_cannot_stand_before_a_strategy(class_pool: Pool, doors: Doors) -> 
         "the model reads column 'none', which the pool does not have"
     )
     doors.run(path, "e", "proxy.num_rows=3").refused("proxy is null; choose one: proxy=linear")
+
+
+def test_a_proxy_can_begin_from_the_labels_of_a_run_without(
+    class_pool: Pool, tmp_path: Path
+) -> None:
+    assert run(*_words(class_pool, tmp_path / "a", "strategy=margin")) == "done"
+    more = ("strategy=margin", *PROXY, f"begin_from={tmp_path / 'a'}")
+    assert run(*_words(class_pool, tmp_path / "b", *more)) == "done"
+    assert picked(tmp_path / "a")[0] == picked(tmp_path / "b")[0]
