@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from rayal.engine.survivors import SliceSpec
 from rayal.engine.transport import NoAnswer, Transport, WorkerLost, WorkerRaised
+from rayal.engine.under_way import UnderWay
 from rayal.errors import ConfigError, RayalError, ScoringError
 from rayal.pool import Shard
 
@@ -67,33 +68,38 @@ class Crew:
         arguments: Callable[[Shard], tuple[Any, ...]],
         record: Callable[[Shard, Any], None],
     ) -> None:
-        """Runs a method once a shard, whoever dies, and hands every answer to `record`.
+        """Runs a method once a shard, whoever dies, and hands one answer of each to `record`. Once
+        all are given out, a worker that has nothing to do overtakes one that is late.
 
         Raises:
             ScoringError: a shard killed its workers again and again, or nothing finished in time.
         """
-        todo = collections.deque(shards)
-        running: dict[Any, tuple[int, Shard]] = {}
-        load: collections.Counter[int] = collections.Counter()
+        state = UnderWay(shards)
+        running, load, now_s = state.running, state.load, self.transport.now_s
         deaths: collections.Counter[int] = collections.Counter()
         # Of thousands of workers few have room at a time, so only they are looked at.
         free = set(self._ready)
-        last_answer = self.transport.now_s()
-        while todo or running:
+        last_answer = now_s()
+
+        def begin(index: int, shard: Shard) -> None:
+            call = self.transport.call(self.actors[index], method, shard, *arguments(shard))
+            state.begin(call, index, shard, now_s())
+
+        while not state.is_over:
             # Least loaded first: where shards are few, none may lie behind another's first.
             for depth, index in itertools.product(range(self.in_flight), sorted(free)):
-                if todo and load[index] == depth:
-                    shard = todo.popleft()
-                    call = self.transport.call(self.actors[index], method, shard, *arguments(shard))
-                    running[call] = (index, shard)
-                    load[index] += 1
+                if state.todo and load[index] == depth:
+                    begin(index, state.todo.popleft())
+            idle = [] if state.todo else sorted(index for index in free if load[index] == 0)
+            for index, late in zip(idle, state.late(now_s(), len(idle)), strict=False):
+                begin(index, late)
             free = {index for index in free if load[index] < self.in_flight}
             done = self.transport.wait([*running, *self._starting], min(self.timeout_s, 5.0))
             if not done:
-                if self.transport.now_s() - last_answer > self.timeout_s:
-                    raise ScoringError(self._stuck(running, todo))
+                if now_s() - last_answer > self.timeout_s:
+                    raise ScoringError(self._stuck(state.waiting))
                 continue
-            last_answer = self.transport.now_s()
+            last_answer = now_s()
             for ref in done:
                 if ref in self._starting:
                     index = self._welcome(ref)
@@ -102,7 +108,7 @@ class Crew:
                     continue
                 if ref not in running:  # its worker was replaced meanwhile
                     continue
-                index, shard = running[ref]
+                index, shard, _ = running[ref]
                 try:
                     answer = self.transport.result(ref)
                 except WorkerRaised as error:
@@ -112,16 +118,16 @@ class Crew:
                     deaths[shard.index] += 1
                     if deaths[shard.index] >= MAX_DEATHS_PER_SHARD:
                         raise ScoringError(_poison(shard, error)) from error
-                    for lost in [r for r, (i, _) in running.items() if i == index]:
-                        todo.appendleft(running.pop(lost)[1])
+                    state.lose(index)
                     free.discard(index)
-                    load[index] = 0
                     self._hire(index)
                     continue
-                del running[ref]
-                load[index] -= 1
+                index, shard, is_first = state.end(ref, now_s())
                 free.add(index)
-                record(shard, answer)
+                if is_first:
+                    record(shard, answer)
+        for index in state.overtaken():
+            self._hire(index)  # whatever it does is done; it must not hold up what comes next
 
     def wait_ready(self) -> None:
         """Waits until at least one worker is there.
@@ -135,7 +141,7 @@ class Crew:
             for ref in done:
                 self._welcome(ref)
             if not done and self.transport.now_s() > deadline:
-                raise ScoringError(self._stuck({}, ()))
+                raise ScoringError(self._stuck(()))
 
     def _welcome(self, ref: Any) -> int:
         """Gives the number of the worker that has started, or was lost and is hired anew."""
@@ -247,9 +253,8 @@ class Crew:
                 self.transport.end(actor)
         self.actors, self._starting, self._ready = [], {}, set()
 
-    def _stuck(self, running: dict[Any, tuple[int, Shard]], todo: Sequence[Shard]) -> str:
-        shards = sorted([s.index for _, s in running.values()] + [s.index for s in todo])
-        return f"shards {shards[:8]} wait: {self._waited()}"
+    def _stuck(self, shards: Sequence[int]) -> str:
+        return f"shards {list(shards[:8])} wait: {self._waited()}"
 
     def _waited(self) -> str:
         return (

@@ -132,7 +132,9 @@ def finish_pass(state: PassState, scoring: Scoring, listed: Any) -> Pass:
     for report in reports:
         counts[report.shard] = report.num_kept
         num_labelled[report.shard] = report.num_labelled
-    if scoring.keep is not None and sum(counts) > scoring.keep:
+    # Also where it is just M: of a shard that two workers did, the file may hold more than the
+    # first of them said; of fewer, none was left out by anybody.
+    if scoring.keep is not None and sum(counts) >= scoring.keep:
         # Shards that began early kept far more: what all of them say together leaves little more
         # than M rows to look at.
         known = state.last_cut()

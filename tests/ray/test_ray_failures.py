@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from faults import Deadly, DeadlyOnce, NotFinite, Slow, die_once
+from faults import Deadly, DeadlyOnce, NotFinite, Slow, StoppedOnce, die_once
 
 from rayal.engine.local import LocalEngine
 from rayal.engine.ray import RayEngine
@@ -47,6 +47,21 @@ def test_a_killed_worker_changes_nothing(small_ray, class_stage, tmp_path):
     _, got = _select(class_stage, engine, deadly, tmp_path / "r")
     assert (tmp_path / "flag").exists()
     assert got == expected
+    engine.close()
+
+
+def test_a_worker_that_hangs_is_overtaken(small_ray, class_stage, tmp_path):
+    """It is neither slow nor dead: it stands still, and no timeout ends the run."""
+    engine = _open(class_stage, RayEngine(num_workers=2, num_cpus=0.25, timeout_s=600.0))
+    at = class_stage.pool.shards[2].first_id + 3
+    selector = class_stage.loop("k_center").strategy.selector
+    local = _open(class_stage, LocalEngine())
+    _, expected = _select(class_stage, local, Strategy(selector, Margin()), tmp_path / "l")
+    hanging = Strategy(selector, StoppedOnce(str(tmp_path / "flag"), at))
+    _, got = _select(class_stage, engine, hanging, tmp_path / "r")
+    assert (tmp_path / "flag").exists()
+    assert got == expected
+    assert sorted(engine.crew.generation) == [1, 2]  # one was replaced
     engine.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,46 @@ def test_every_shard_is_recorded_once_within_the_bound():
     transport = Scripted(lambda worker, method, arguments: arguments[0].index)
     assert _run(transport) == {s: s for s in range(9)}
     assert transport.most_waiting <= 2 * 2
+
+
+def test_a_worker_that_is_late_is_overtaken_and_replaced():
+    """Worker 1 never answers for the shards that it is given; the others are done in no time."""
+
+    def answer(worker: int, method: str, arguments: Any) -> Any:
+        return None if worker == 1 else (worker, arguments[0].index)
+
+    transport = Scripted(answer)
+    found = _run(transport)
+    assert sorted(found) == list(range(9))
+    assert {worker for worker, _ in found.values()} == {2}
+    assert transport.ended == [1]
+    assert transport.clock_s < 300.0  # and not engine.timeout_s after the last answer, in an error
+
+
+def test_the_first_answer_counts_and_the_second_is_let_go():
+    """Worker 1 answers, too, but only when its shards have been given to the other."""
+    given: collections.Counter[int] = collections.Counter()
+
+    @dataclass
+    class Late(Scripted):
+        def wait(self, calls: Any, timeout_s: float) -> list[int]:
+            done = super().wait(calls, timeout_s)
+            if not done and any(number > 1 for number in given.values()):
+                for call, (worker, method, end) in list(self._calls.items()):
+                    if worker == 1 and end is None:
+                        self._calls[call] = worker, method, (1, "late")
+                return super().wait(calls, timeout_s)
+            return done
+
+    def answer(worker: int, method: str, arguments: Any) -> Any:
+        given[arguments[0].index] += 1
+        return None if worker == 1 or given[arguments[0].index] > 1 else (2, "first")
+
+    transport = Late(answer)
+    found = _run(transport)
+    assert sorted(found) == list(range(9))
+    assert collections.Counter(who for who, _ in found.values())[1] == 2
+    assert max(given.values()) == 2
 
 
 @pytest.mark.parametrize("num_shards", [1, 9])
