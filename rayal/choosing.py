@@ -11,7 +11,7 @@ from rayal.engine.picking import pick
 from rayal.engine.rejects import write_rejected
 from rayal.engine.restricted import proxied, restricted
 from rayal.engine.scoring import Engine, Pass, Scoring, pass_id
-from rayal.engine.survivors import Taken, write_taken
+from rayal.engine.survivors import Taken, read_rejected, write_taken
 from rayal.errors import ScoringError
 from rayal.keys import Keys
 from rayal.pool import Pool
@@ -120,11 +120,13 @@ class Chooser:
         path = self.dir.path / "rejected.parquet"
         write_rejected(path, pool, t, folder, done.rejecting)
         place = named(path)
+        first = read_rejected(folder, done.rejecting[0]).reasons[0]
         share = tallies.num_rejected / tallies.num_rows
         found = f"{tallies.num_rejected} of {tallies.num_rows} rows could not be decoded"
         if share > self.max_rejected_share:
             raise ScoringError(
                 f"{found}, more than max_rejected_share={self.max_rejected_share:g} allows (first "
-                f"sample_id {tallies.rejected[0]}, listed in {place}); mend the source, or raise it"
+                f"sample_id {tallies.rejected[0]}: {first}; all are listed in {place}); mend the "
+                "source, or raise it"
             )
         self.progress.say(f"{found} and are left out; they are listed in {place}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import http.client
 import os
 import time
@@ -12,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.fs as pa_fs
-
-from rayal.errors import PoolError
+from rayal.errors import PlaceError, PoolError
+from rayal.places import Place
+from rayal.places.opened import filesystem
+from rayal.places.patience import Patience, patiently
 
 _AGAIN = (429, 500, 502, 503, 504)  # a server that is busy, not one that says no
 _FIRST_WAIT_S = 0.2
@@ -41,8 +40,9 @@ class Limits:
 
 
 def fetch(uri: str, root: str | None, limits: Limits) -> bytes:
-    """Gives the bytes of http(s)://, of what pyarrow opens (s3://, gs://, file://), or of a path
-    below `root`. Tries again after 0.2, 0.4, 0.8 ... s where a server is busy or silent.
+    """Gives the bytes of http(s)://, of a store (s3://, gs:// and what else `rayal.places` opens),
+    or of a path or file:// below `root`. Tries again after 0.2, 0.4, 0.8 ... s where a server is
+    busy or silent.
 
     Raises:
         Unfetchable: there are none, too many, or of another kind.
@@ -53,7 +53,9 @@ def fetch(uri: str, root: str | None, limits: Limits) -> bytes:
         try:
             if uri.lower().startswith(("http://", "https://")):
                 return _of_web(uri, limits)
-            return _of_store(uri, root, limits)
+            if "://" in uri and not uri.lower().startswith("file://"):
+                return _of_store(uri, limits)
+            return _of_disk(uri, root, limits)
         except Unfetchable as error:
             if not error.again or not left:
                 raise
@@ -86,27 +88,33 @@ def _of_web(uri: str, limits: Limits) -> bytes:
         raise Unfetchable(f"it is no URL ({_short(error)})") from error
 
 
-def _of_store(uri: str, root: str | None, limits: Limits) -> bytes:
+def _of_store(uri: str, limits: Limits) -> bytes:
+    end_s = time.monotonic() + limits.timeout_s
+    patience = Patience(attempts=limits.retries + 1, within_s=limits.timeout_s)
+
+    def read() -> bytes:
+        opened, path = filesystem(uri)
+        with opened.open_input_file(path) as file:
+            return _read(file, end_s, limits)
+
     try:
-        if "://" in uri and not uri.startswith("file://"):
-            scheme, _, rest = uri.partition("://")
-            bucket, _, below = rest.partition("/")
-            filesystem, base = _filesystem(f"{scheme}://{bucket}")
-            place = f"{base}/{below}"
-        else:
-            filesystem, place = pa_fs.LocalFileSystem(), _inside(uri, root)
-        with filesystem.open_input_file(place) as file:
+        try:
+            return patiently(uri, read, patience)
+        except FileNotFoundError as error:
+            Place(uri).exists()  # a bucket that is not there is another thing to say
+            raise Unfetchable("there is no such file") from error
+    except PlaceError as error:
+        raise Unfetchable(str(error)) from error
+
+
+def _of_disk(uri: str, root: str | None, limits: Limits) -> bytes:
+    try:
+        with open(_inside(uri, root), "rb") as file:
             return _read(file, time.monotonic() + limits.timeout_s, limits)
     except FileNotFoundError as error:
         raise Unfetchable("there is no such file") from error
-    except (pa.ArrowException, OSError) as error:
+    except OSError as error:
         raise Unfetchable(f"it cannot be read ({_short(error)})", again=True) from error
-
-
-@functools.lru_cache(maxsize=64)
-def _filesystem(bucket: str) -> tuple[pa_fs.FileSystem, str]:
-    filesystem, base = pa_fs.FileSystem.from_uri(bucket)
-    return filesystem, base
 
 
 def _inside(path: str, root: str | None) -> str:

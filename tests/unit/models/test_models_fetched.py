@@ -14,12 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from buckets import Bucket
 from pngs import PIXELS, encoded
 
 from rayal.errors import ConfigError, PoolError
 from rayal.models import fetch
 from rayal.models.transform import Undecodable
 from rayal.models.transforms import Fetched, Images
+from rayal.places import Place
 
 IMAGES = Images(height=3, width=4, mode="L")
 
@@ -172,6 +174,32 @@ def test_paths_are_below_the_root(tmp_path: Path) -> None:
             fetched(_rows("a.png", path))
     with pytest.raises(PoolError, match=r"'a.png' is a path, and no folder is named"):
         Fetched(IMAGES)(_rows("a.png"))
+
+
+def test_what_lies_in_a_bucket(bucket: Bucket) -> None:
+    """Objects of odd names too; what is not there, too large or not to be had costs its row."""
+    for name, content in (
+        ("a.png", encoded(PIXELS)),
+        ("b c+%20?.png", encoded(PIXELS)),
+        ("large.png", b"x" * 20_000),
+        ("broken.png", b"no image"),
+    ):
+        Place(f"{bucket.url}/images/{name}").put_bytes(content)
+    names = ("a.png", "b c+%20?.png", "none.png", "large.png", "broken.png")
+    uris = [*(f"{bucket.url}/images/{name}" for name in names), "s3://rayal-none/a.png"]
+    rows = pa.RecordBatch.from_pydict({"uri": uris})
+    with pytest.raises(Undecodable) as caught:
+        Fetched(IMAGES, max_bytes=10_000)(rows)
+    assert caught.value.positions == (2, 3, 4, 5)
+    none, large, broken, elsewhere = caught.value.reasons
+    assert none.endswith("none.png: there is no such file")
+    assert large.endswith("large.png: it has more than 10,000 bytes")
+    assert "no image" in broken
+    assert "there is no bucket 'rayal-none'" in elsewhere
+    bucket.fail_next(1, 503, "GET")
+    given = Fetched(IMAGES)(rows.slice(0, 2))
+    assert torch.equal(given[0], given[1])
+    assert sum(request.status == 503 for request in bucket.requests) == 1
 
 
 def test_other_columns_pass_through() -> None:
