@@ -192,7 +192,7 @@ def _sample_ids(lines: Sequence[_Line], pool: Pool) -> list[int]:
         name = f"sample_id {one.sample_id}" if by_id else f"source_id '{one.source_id}'"
         raise LabelError(
             f"{one.where}: {name} is not in the test split ({len(strangers)} of {len(lines)} rows "
-            f"are not); give labels of test rows only, those of {Path(pool.path) / 'test'}"
+            f"are not); give labels of test rows only, those of {pool.path}/test"
         )
     return found
 

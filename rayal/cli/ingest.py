@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rayal.cli.words import Parser
 from rayal.pool import ingest
+from rayal.pool.folder import LOCK_HELP, STALE_S
 from rayal.progress import Reporter
 
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         help="a Parquet, Arrow, CSV or JSONL file, an image or a WebDataset tar; a folder or glob "
         "of them; a URI; or recipe:NAME",
     )
-    parser.add_argument("pool_dir", help="the folder to make")
+    parser.add_argument("pool_dir", help="the folder to make, or a URL such as s3://bucket/pool")
     parser.add_argument(
         "--id-column", help="an int64 column becomes sample_id, any other source_id"
     )
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         "--drop", metavar="COLUMN[,COLUMN]", help="columns of the source to leave out"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the test split")
+    parser.add_argument("--lock-stale-s", type=float, default=STALE_S, help=LOCK_HELP)
     words = parser.parse_args(arguments)
     with Reporter().phase("ingest", None) as bar:
         pool = ingest(
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             kind=words.kind,
             seed=words.seed,
             drop=[name for name in (words.drop or "").split(",") if name],
+            lock_stale_s=words.lock_stale_s,
             progress=lambda done, _: bar.advance(done - bar.num_done),
         )
     vocabulary = pool.vocabulary

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,26 +128,49 @@ class Place:
         """Whether there is a file of this name. One request."""
         return self.info() is not None
 
-    def list(self) -> list[Entry]:
+    def is_folder(self) -> bool:
+        """Whether there is a folder of this name; in a store, whether something lies below it."""
+        if self.is_local:
+            return self.local.is_dir()
+        opened, path = filesystem(self.url)
+        info = patiently(self.url, lambda: opened.get_file_info(path))
+        return bool(info.type == pa_fs.FileType.Directory)
+
+    def children(self) -> Sequence[str]:
+        """Gives the names of files and folders that lie in this folder, in order; none where there
+        is nothing. Errors as `list`."""
+        return sorted({info.base_name for info in self._infos(recursive=False)})
+
+    def list(self) -> Sequence[Entry]:
         """Gives the files below, in order of name; none where there is nothing. One request for a
         thousand.
 
         Raises:
             PlaceError: there is no such bucket, or the store does not answer.
         """
-        opened, path = filesystem(self.url) if not self.is_local else (pa_fs.LocalFileSystem(), "")
-        path = path or str(self.local)
-        selector = pa_fs.FileSelector(path, recursive=True, allow_not_found=True)
-        infos = patiently(self.url, lambda: opened.get_file_info(selector))
-        start = len(path.rstrip("/")) + 1
+        start = len(self._path.rstrip("/")) + 1
         found = [
             Entry(info.path[start:], info.size, info.mtime_ns)
-            for info in infos
+            for info in self._infos(recursive=True)
             if info.type == pa_fs.FileType.File
         ]
-        if not found and not self.is_local:
-            self._require_bucket()
         return sorted(found, key=lambda entry: entry.name)
+
+    @property
+    def _path(self) -> str:
+        """The path as its filesystem has it."""
+        return self.url if self.is_local else filesystem(self.url)[1]
+
+    def _infos(self, recursive: bool) -> Sequence[pa_fs.FileInfo]:
+        local = pa_fs.LocalFileSystem()
+        opened, path = (local, self.url) if self.is_local else filesystem(self.url)
+        selector = pa_fs.FileSelector(path, recursive=recursive, allow_not_found=True)
+        infos: Sequence[pa_fs.FileInfo] = patiently(
+            self.url, lambda: opened.get_file_info(selector)
+        )
+        if not infos and not self.is_local:
+            self._require_bucket()
+        return infos
 
     # ------------------------------------------------------------------------------- reading
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool.manifest import Manifest
 from rayal.pool.sources import Files
-from rayal.storage import atomic_path
 
 FOLDER = "files"
 _READ_BYTES = 1 << 20
@@ -47,16 +46,17 @@ class TakenFile:
         return is_dated and (self.size_bytes, self.mtime_ns) == (info.size, info.mtime_ns)
 
 
-def write(folder: Path, version: int, files: Sequence[TakenFile]) -> str:
+def write(folder: Place, version: int, files: Sequence[TakenFile]) -> str:
     """Writes the table of a version's files; gives its path in the pool."""
     name = f"{FOLDER}/v{version:05d}.parquet"
     table = pa.Table.from_pylist([asdict(file) for file in files], _SCHEMA)
-    with atomic_path(folder / name) as temporary:
-        pq.write_table(table, temporary)
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out)
+    (folder / name).put_bytes(out.getvalue())
     return name
 
 
-def read(folder: Path, manifest: Manifest) -> list[TakenFile]:
+def read(folder: Place, manifest: Manifest) -> list[TakenFile]:
     """Gives the files of all versions.
 
     Raises:
@@ -69,7 +69,7 @@ def read(folder: Path, manifest: Manifest) -> list[TakenFile]:
             continue
         place = folder / version.files
         try:
-            rows = pq.read_table(place, columns=names).to_pylist()
+            rows = pq.read_table(place.open_input(), columns=names).to_pylist()
         except (pa.ArrowException, OSError, KeyError) as error:
             text = " ".join(str(error).split())[:200]
             raise PoolError(

@@ -16,10 +16,11 @@ from typing import Any, TypeAlias, get_args
 import pyarrow as pa
 
 from rayal.errors import ConfigError, PoolError
+from rayal.places import Place
 from rayal.pool import files as file_tables
 from rayal.pool import manifest as manifests
 from rayal.pool import recipes, sources
-from rayal.pool.folder import LOCK, alone_in, place_of
+from rayal.pool.folder import LOCK, STALE_S, alone_in
 from rayal.pool.manifest import Manifest
 from rayal.pool.pool import Pool
 from rayal.pool.pool_writer import Plan
@@ -42,6 +43,7 @@ def ingest(
     shard_size_bytes: int = 32 << 20,
     seed: int = 0,
     drop: Sequence[str] = (),
+    lock_stale_s: float = STALE_S,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Pool:
     """Gives the pool at `path`: made of a source; with the rows of its new files, which become new
@@ -78,15 +80,15 @@ def ingest(
         seed,
         tuple(sorted(drop)) or None,
     )
-    place = place_of(path)
+    place = Place.of(path)
     _check(plan)
     if _is_settled(place, found, plan, source):
         return Pool.open(str(place))
     _refuse_stranger(place)  # before the lock is put there
-    with alone_in(place):
+    with alone_in(place, lock_stale_s) as bench:
         while not _is_settled(place, found, plan, source):
             before = _manifest_at(place)
-            making = Making(place, source, found, plan, before, asked_of(source, found))
+            making = Making(bench, source, found, plan, before, asked_of(source, found))
             if not making.run(progress):
                 break
     return Pool.open(str(place))
@@ -139,20 +141,20 @@ def _check(plan: Plan) -> None:
             raise ConfigError(f"'{name}' is to be dropped, and is named as id or label column")
 
 
-def _manifest_at(place: Path) -> Manifest | None:
+def _manifest_at(place: Place) -> Manifest | None:
     return manifests.read(place) if (place / manifests.NAME).exists() else None
 
 
-def _refuse_stranger(place: Path) -> None:
+def _refuse_stranger(place: Place) -> None:
     """Refuses a folder with something in it that is neither a pool nor on its way to be one."""
     known = (manifests.NAME, manifests.UNDER_WAY)
-    if not place.exists() or any((place / name).exists() for name in known):
+    if any((place / name).exists() for name in known):
         return
-    if not place.is_dir() or any(path.name != LOCK for path in place.iterdir()):
+    if place.exists() or set(place.children()) - {LOCK}:
         raise PoolError(f"{place} exists and is not a pool; choose another folder, or remove it")
 
 
-def _is_settled(place: Path, found: Source, plan: Plan, source: str) -> bool:
+def _is_settled(place: Place, found: Source, plan: Plan, source: str) -> bool:
     """Whether a pool is there that has all of the source, and no ingest is under way.
 
     Raises:

@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.types import Vocabulary
 
 NAME = "manifest.json"
@@ -229,24 +229,24 @@ def _first_version(manifest: Manifest) -> Manifest:
     return manifest.grown(1 + max(shard.index for shard in manifest.shards), rows, "")
 
 
-def read(path: Path) -> Manifest:
+def read(folder: Place) -> Manifest:
     """Gives the manifest of the pool in this folder.
 
     Raises:
         PoolError: no folder, no manifest in it, or a bad one.
     """
-    place = path / NAME
+    place = folder / NAME
     try:
-        text = place.read_text(encoding="utf-8")
+        text = place.read_bytes().decode()
     except FileNotFoundError:
-        found = "has no " + NAME if path.is_dir() else "does not exist"
-        if (path / UNDER_WAY).exists():
+        found = "has no " + NAME if folder.is_folder() else "does not exist"
+        if (folder / UNDER_WAY).exists():
             raise PoolError(
-                f"{path} is not a pool yet: its ingest did not come to its end; run the same "
+                f"{folder} is not a pool yet: its ingest did not come to its end; run the same "
                 "ingest again, which goes on where it stood"
             ) from None
         raise PoolError(
-            f"{path} is not a pool: it {found}; make one with: rayal ingest SOURCE {path}"
+            f"{folder} is not a pool: it {found}; make one with: rayal ingest SOURCE {folder}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PoolError(

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from rayal.errors import ConfigError, PoolError
+from rayal.places import Place
 from rayal.pool import recipes
-from rayal.pool.folder import place_of
 from rayal.pool.ingest import absolute, find, ingest, sample_of
 from rayal.pool.manifest import NAME, Manifest
 from rayal.pool.pool import Pool
@@ -33,7 +33,7 @@ def open_pool(
         PoolError: nothing is there and nothing says what to make it of, or it cannot be read.
         ConfigError: a pool is there and was not made as is asked.
     """
-    place = place_of(path)
+    place = Place.of(path)
     origin = source
     if recipe is not None:
         recipes.recipe_defaults(recipe)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool import manifest as manifests
 from rayal.pool import reader
-from rayal.pool.folder import place_of
 from rayal.pool.manifest import Manifest, Shard
 from rayal.types import Ids, Label, Vocabulary
 
@@ -27,17 +27,25 @@ class Pool:
 
     @staticmethod
     def open(path: str) -> Pool:
-        """Gives the pool in a folder. O(shards): contents are looked at when they are read.
+        """Gives the pool in a folder, or in one of a store. O(shards): names and sizes are listed,
+        contents are looked at when they are read.
 
         Raises:
             PoolError: it is no folder, there is no manifest, or a shard is missing or of another
                 size.
+            PlaceError: the store cannot be reached, refuses, or has no such bucket.
         """
-        place = place_of(path).absolute()
+        place = Place.of(path).absolute
         pool = Pool(str(place), manifests.read(place))
+        sizes = reader.sizes_of(place, pool.manifest.shards)
         for shard in pool.manifest.shards:
-            reader.place_of(pool.path, shard)
+            reader.check_whole(place, shard, sizes)
         return pool
+
+    @property
+    def place(self) -> Place:
+        """The folder that it lies in."""
+        return Place(self.path)
 
     def newest(self) -> Pool:
         """Gives the pool as it lies there now, with the same test rows.
@@ -114,9 +122,9 @@ class Pool:
     def _all_batches(
         self, shard: Shard, names: list[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        verify = not reader.is_verified(self.path, shard, names)
-        file = reader.open_shard(self.path, shard, self.schema, verify)
-        return reader.cut_batches(self.path, shard, file, names, batch_rows)
+        verify = not reader.is_verified(self.place, shard, names)
+        file = reader.open_shard(self.place, shard, self.schema, verify)
+        return reader.cut_batches(self.place, shard, file, names, batch_rows)
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives the rows of these ids, of pool or test split, in the order of `ids`.
@@ -181,8 +189,8 @@ class Pool:
         """
         if self.vocabulary is None:
             return None
-        file = reader.open_shard(self.path, shard, self.schema)
-        ids = reader.read_column(self.path, shard, file, "sample_id").to_numpy()
+        file = reader.open_shard(self.place, shard, self.schema)
+        ids = reader.read_column(self.place, shard, file, "sample_id").to_numpy()
         if shard.num_removed:
             ids = ids[~np.isin(ids, self.removed_in(shard))]
         known: dict[int, Label] = {}
@@ -193,14 +201,14 @@ class Pool:
 
     def removed_in(self, shard: Shard) -> Ids:
         """Gives the removed ids within a shard's range, ascending."""
-        return reader.removed_between(self.path, self.manifest, shard.min_id, shard.max_id)
+        return reader.removed_between(self.place, self.manifest, shard.min_id, shard.max_id)
 
     def removed_among(self, ids: Ids) -> Ids:
         """Gives those of some ids whose rows are removed, ascending."""
         if not self.manifest.removed or not len(ids):
             return np.empty(0, np.int64)
         span = int(ids.min()), int(ids.max())
-        return np.intersect1d(ids, reader.removed_between(self.path, self.manifest, *span))
+        return np.intersect1d(ids, reader.removed_between(self.place, self.manifest, *span))
 
     def living(self, labels: Mapping[int, Label]) -> dict[int, Label]:
         """Gives the labels of those rows that are not removed."""
@@ -222,8 +230,8 @@ class Pool:
             within = np.setdiff1d(within, self.removed_in(shard))
         if not len(within):
             return pa.schema([self.schema.field(name) for name in names]).empty_table()
-        file = reader.open_shard(self.path, shard, self.schema)
-        return reader.read_ids(self.path, shard, file, within, names)
+        file = reader.open_shard(self.place, shard, self.schema)
+        return reader.read_ids(self.place, shard, file, within, names)
 
     def _labels(self, shard: Shard, wanted: Ids) -> dict[int, Label]:
         within = reader.between(wanted, shard.min_id, shard.max_id)
@@ -232,7 +240,7 @@ class Pool:
         if not len(within):
             return {}
         schema = manifests.labels_schema(self.manifest)
-        file = reader.open_shard(self.path, shard, schema)
-        table = reader.read_ids(self.path, shard, file, within, schema.names)
+        file = reader.open_shard(self.place, shard, schema)
+        table = reader.read_ids(self.place, shard, file, within, schema.names)
         ids, labels = (column.to_pylist() for column in table.columns)
         return dict(zip(ids, labels, strict=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rayal.columns import plain_schema, why_list
 from rayal.errors import PoolError
 from rayal.keys import salt, uniform
 from rayal.pool import reader
+from rayal.pool.folder import Bench
 from rayal.pool.ids import SeenIds, sample_ids, source_ids
 from rayal.pool.manifest import (
     FOLDERS,
@@ -61,16 +61,16 @@ class PoolWriter:
 
     def __init__(
         self,
-        folder: Path,
+        bench: Bench,
         plan: Plan,
         unsettled: Mapping[str, str],
         base: Manifest | None = None,
         closed: Callable[[dict[str, Any]], None] = lambda entry: None,
     ) -> None:
-        self._folder, self._plan, self._unsettled = folder, plan, unsettled
+        self._bench, self._plan, self._unsettled = bench, plan, unsettled
         self._base, self._closed = base, closed
         self._test_key = f"{salt('rayal.test', plan.seed):016x}"
-        self._seen = SeenIds(folder / SEEN)
+        self._seen = SeenIds(bench.folder / SEEN)
         self._secrets = Secrets(plan.label_column, plan.kind) if plan.label_column else None
         self._payload: Payload | None = None
         self._schema: pa.Schema | None = None
@@ -81,7 +81,7 @@ class PoolWriter:
         self._rows_per_shard = self._group = self._index = self._rows_in_shard = 0
         self._first_id = 0
         self.num_rows = 0  # of all versions
-        shutil.rmtree(folder / SEEN, ignore_errors=True)
+        shutil.rmtree(bench.folder / SEEN, ignore_errors=True)
         if base is not None:
             self._schema, self._index, self.num_rows = base.schema, base.end_index, base.end_row
             self._remember(base.shards)
@@ -130,7 +130,7 @@ class PoolWriter:
             self._close_shard()
         self._refuse_duplicates()
         vocabulary = self._secrets.vocabulary() if self._secrets else None
-        shutil.rmtree(self._folder / SEEN, ignore_errors=True)
+        shutil.rmtree(self._bench.folder / SEEN, ignore_errors=True)
         order = list(FOLDERS)
         shards = [*(self._base.shards if self._base else ()), *self._shards]
         return Manifest(
@@ -189,7 +189,7 @@ class PoolWriter:
         assert self._schema is not None
         name = "source_id" if "source_id" in self._schema.names else "sample_id"
         for shard in (shard for shard in shards if shard.split != "labels"):
-            for ids in reader.ids_in(str(self._folder), shard, self._schema, name):
+            for ids in reader.ids_in(self._bench.place, shard, self._schema, name):
                 known = ids if name == "source_id" else ids.to_numpy()
                 self._seen.add(-1 - shard.index, known, step=0)
 
@@ -199,9 +199,9 @@ class PoolWriter:
         if self._plan.id_column is None:
             return
         column = "mark" if "source_id" in base.schema.names else "sample_id"
-        there = reader.still_there(str(self._folder), base)
+        there = reader.still_there(self._bench.place, base)
         for removed in base.removed:
-            table = pq.read_table(self._folder / removed.path)
+            table = pq.read_table((self._bench.place / removed.path).open_input())
             gone = table.filter(pc.invert(pc.is_in(table.column("sample_id"), there)))
             self._seen.add_marked(_REMOVED, gone.column(column).combine_chunks())
 
@@ -285,7 +285,7 @@ class PoolWriter:
     def _writer(self, split: Split, schema: pa.Schema) -> ShardWriter:
         if split not in self._writers:
             group = group_rows(32.0) if split == "labels" else self._group
-            self._writers[split] = ShardWriter(self._folder, split, self._index, schema, group)
+            self._writers[split] = ShardWriter(self._bench, split, self._index, schema, group)
         return self._writers[split]
 
     def _close_shard(self) -> None:
@@ -337,7 +337,7 @@ class PoolWriter:
         for shard in self._shards:
             if shard.split != "labels" and shard.min_id <= row <= shard.max_id:
                 found = pq.read_table(
-                    self._folder / shard.path,
+                    (self._bench.place / shard.path).open_input(),
                     columns=["source_id"],
                     filters=[("sample_id", "=", row)],
                 )

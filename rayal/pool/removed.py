@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,29 +16,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool import manifest as manifests
 from rayal.pool import reader
-from rayal.pool.folder import alone_in, place_of
+from rayal.pool.folder import STALE_S, Bench, alone_in
 from rayal.pool.leftovers import remove_unnamed, sync_folders
 from rayal.pool.manifest import REMOVED, Manifest, Removed, Shard
 from rayal.pool.pool import Pool
 from rayal.pool.writer import ShardWriter
-from rayal.storage import atomic_path, write_text
 
 _GROUP_ROWS = 1 << 16
 _SCHEMA = pa.schema({"sample_id": pa.int64(), "mark": pa.binary(16)})
 
 
-def delete(path: str, ids: Sequence[str]) -> int:
+def delete(path: str, ids: Sequence[str], lock_stale_s: float = STALE_S) -> int:
     """Makes the pool forget rows, named by source_id where it has that and by sample_id where not;
     gives how many it had not forgotten before. O(rows) time, O(ids) memory.
 
     Raises:
         PoolError: an id is of no row, or another process writes there.
     """
-    place = place_of(path)
+    place = Place.of(path)
     manifests.read(place)  # or a folder that is no pool would get a lock
-    with alone_in(place):
+    with alone_in(place, lock_stale_s) as bench:
         pool = Pool.open(str(place))
         by_source = "source_id" in pool.schema.names
         wanted = _wanted(ids, by_source)
@@ -51,42 +50,43 @@ def delete(path: str, ids: Sequence[str]) -> int:
             return 0
         version = len(pool.manifest.versions) + 1
         name = f"{REMOVED}/v{version:05d}.parquet"
-        with atomic_path(place / name) as temporary:
-            pq.write_table(table, temporary, row_group_size=_GROUP_ROWS)
-        _commit(place, _with(pool.manifest, name, table.column("sample_id").to_numpy(), pool))
+        out = pa.BufferOutputStream()
+        pq.write_table(table, out, row_group_size=_GROUP_ROWS)
+        (place / name).put_bytes(out.getvalue())
+        after = _with(pool.manifest, name, table.column("sample_id").to_numpy(), pool)
+        _commit(bench, after, pool.manifest)
     return len(table)
 
 
-def compact(path: str) -> int:
+def compact(path: str, lock_stale_s: float = STALE_S) -> int:
     """Writes the shards that hold forgotten rows anew without them; gives how many shards. Killed
     at any moment, the pool is as before or as after. No run may be scoring the pool meanwhile.
 
     Raises:
         PoolError: a shard is not what the manifest says, or another process writes there.
     """
-    place = place_of(path)
+    place = Place.of(path)
     manifests.read(place)
-    with alone_in(place):
+    with alone_in(place, lock_stale_s) as bench:
         pool = Pool.open(str(place))
-        remove_unnamed(place, pool.manifest)
+        remove_unnamed(bench, pool.manifest)
         version = len(pool.manifest.versions) + 1
         shards: list[Shard] = []
         for shard in pool.manifest.shards:
-            kept = shard if not shard.num_removed else _rewritten(pool, shard, version)
+            kept = shard if not shard.num_removed else _rewritten(bench, pool, shard, version)
             shards += [] if kept is None else [kept]
         num_changed = sum(shard.num_removed > 0 for shard in pool.manifest.shards)
         if num_changed:
             after = replace(pool.manifest, shards=tuple(shards))
-            _commit(place, after)
-            remove_unnamed(place, after)
+            _commit(bench, after, pool.manifest)
+            remove_unnamed(bench, after)
     return num_changed
 
 
-def _commit(place: Path, manifest: Manifest) -> None:
+def _commit(bench: Bench, manifest: Manifest, base: Manifest) -> None:
     last = manifest.versions[-1]
-    grown = manifest.grown(last.end_index, last.end_row, "")
-    sync_folders(place)
-    write_text(place / manifests.NAME, grown.to_json())
+    sync_folders(bench.place)
+    bench.commit(manifest.grown(last.end_index, last.end_row, ""), base)
 
 
 def _data_shards(manifest: Manifest) -> Iterator[Shard]:
@@ -131,7 +131,7 @@ def _refuse_strangers(
     asked = [mark_of(name) for name in wanted.to_pylist()] if by_source else wanted.to_pylist()
     known = set(table.column(column).to_pylist())
     for one in pool.manifest.removed:
-        known |= set(pq.read_table(Path(pool.path) / one.path).column(column).to_pylist())
+        known |= set(pq.read_table((pool.place / one.path).open_input()).column(column).to_pylist())
     names = zip(wanted.to_pylist(), asked, strict=True)
     missing = [name for name, key in names if key not in known]
     if missing:
@@ -150,7 +150,7 @@ def _with(manifest: Manifest, name: str, ids: np.ndarray, pool: Pool) -> Manifes
         num_more = 0
         if len(within):
             schema = manifests.labels_schema(manifest) if shard.split == "labels" else pool.schema
-            for there in reader.ids_in(pool.path, shard, schema, "sample_id"):
+            for there in reader.ids_in(pool.place, shard, schema, "sample_id"):
                 num_more += int(np.isin(there.to_numpy(), within).sum())
         shards.append(replace(shard, num_removed=shard.num_removed + num_more))
     digest = hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()
@@ -158,17 +158,15 @@ def _with(manifest: Manifest, name: str, ids: np.ndarray, pool: Pool) -> Manifes
     return replace(manifest, shards=tuple(shards), removed=removed)
 
 
-def _rewritten(pool: Pool, shard: Shard, version: int) -> Shard | None:
+def _rewritten(bench: Bench, pool: Pool, shard: Shard, version: int) -> Shard | None:
     """Gives a shard without its forgotten rows, in a file of its own; None where none is left."""
     is_label = shard.split == "labels"
     schema = manifests.labels_schema(pool.manifest) if is_label else pool.schema
-    file = reader.open_shard(pool.path, shard, schema)
+    file = reader.open_shard(pool.place, shard, schema)
     group = file.metadata.row_group(0).num_rows
-    writer = ShardWriter(
-        Path(pool.path), shard.split, shard.index, schema, group, f".v{version:05d}"
-    )
+    writer = ShardWriter(bench, shard.split, shard.index, schema, group, f".v{version:05d}")
     gone = pool.removed_in(shard)
-    for rows in reader.cut_batches(pool.path, shard, file, schema.names, group):
+    for rows in reader.cut_batches(pool.place, shard, file, schema.names, group):
         is_gone = np.isin(rows.column("sample_id").to_numpy(), gone)
         kept = rows.filter(pa.array(~is_gone))
         writer.write(pa.RecordBatch.from_arrays(kept.columns, schema=schema))

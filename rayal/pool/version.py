@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -15,17 +14,18 @@ import pyarrow.fs as pa_fs
 
 from rayal.columns import why_list
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool import files as file_tables
 from rayal.pool import manifest as manifests
 from rayal.pool import reader, recipes, sources
 from rayal.pool.files import TakenFile
+from rayal.pool.folder import Bench
 from rayal.pool.formats import Reading, Unsettled
 from rayal.pool.leftovers import remove_unnamed, sync_folders
 from rayal.pool.manifest import Manifest, Shard, schema_from_text, schema_to_text
 from rayal.pool.pool_writer import Plan, PoolWriter
 from rayal.pool.sources import Piece
 from rayal.pool.under_way import UnderWay
-from rayal.storage import write_text
 
 Found: TypeAlias = sources.Files | recipes.RecipeSource
 Progress: TypeAlias = Callable[[int, int | None], None] | None
@@ -35,7 +35,7 @@ Progress: TypeAlias = Callable[[int, int | None], None] | None
 class Making:
     """The version after `base`, or the first one; the folder is locked by whoever makes it."""
 
-    place: Path
+    bench: Bench
     source: str
     found: Found
     plan: Plan
@@ -47,6 +47,11 @@ class Making:
     known: tuple[pa.Schema, str] | None = None  # the source's columns, and a file that has them
     files: list[TakenFile] = field(default_factory=list)
     num_noted: int = 0  # of these, in the journal
+
+    @property
+    def place(self) -> Place:
+        """The folder of the pool."""
+        return self.bench.place
 
     def run(self, progress: Progress) -> bool:
         """Gives whether there is a new version; what failed leaves the pool as it was.
@@ -100,7 +105,7 @@ class Making:
         entries: Sequence[Mapping[str, Any]],
         progress: Progress,
     ) -> bool:
-        writer = PoolWriter(self.place, self.plan, unsettled, self.base, self._note)
+        writer = PoolWriter(self.bench, self.plan, unsettled, self.base, self._note)
         self.known, self.files = self._columns_of_base(), []
         writer.go_on(entries)
         skipped_lots = rows_of_lot = 0
@@ -224,10 +229,12 @@ class Making:
 
     def _whole(self, entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Gives the entries up to the first whose files are not there as they were closed."""
-        for entry in entries:
+        closed = [[Shard(**shard) for shard in entry["shards"]] for entry in entries]
+        sizes = reader.sizes_of(self.place, [shard for shards in closed for shard in shards])
+        for entry, shards in zip(entries, closed, strict=True):
             try:
-                for shard in (Shard(**shard) for shard in entry["shards"]):
-                    reader.check_footer(str(self.place), shard)
+                for shard in shards:
+                    reader.check_whole(self.place, shard, sizes, to_its_end=True)
             except PoolError:
                 return
             yield entry
@@ -235,7 +242,7 @@ class Making:
     def _begin(self, header: Mapping[str, Any]) -> None:
         self.has_closed = False
         self.journal.begin(header)
-        remove_unnamed(self.place, self.base)
+        remove_unnamed(self.bench, self.base)
 
     def _note(self, entry: dict[str, Any]) -> None:
         assert self.known is not None
@@ -255,7 +262,7 @@ class Making:
 
     def _give_up(self) -> None:
         if self.journal.is_there:
-            remove_unnamed(self.place, self.base)
+            remove_unnamed(self.bench, self.base)
             self.journal.end()
 
     # ---------------------------------------------------------------------------- the end
@@ -278,7 +285,7 @@ class Making:
         text = manifest.to_json()
         self._check_readable(manifests.from_json(text, str(self.place / manifests.NAME)))
         sync_folders(self.place)
-        write_text(self.place / manifests.NAME, text)
+        self.bench.commit(manifest, base)
         self.journal.end()
 
     def _check_readable(self, manifest: Manifest) -> None:
@@ -288,7 +295,7 @@ class Making:
             if shard.path not in before:
                 is_label = shard.split == "labels"
                 schema = manifests.labels_schema(manifest) if is_label else manifest.schema
-                reader.open_shard(str(self.place), shard, schema)
+                reader.open_shard(self.place, shard, schema)
 
 
 def _key(info: pa_fs.FileInfo) -> tuple[str, int, int | None]:

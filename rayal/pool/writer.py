@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayal.columns import content_hash
+from rayal.pool.folder import Bench
 from rayal.pool.manifest import FOLDERS, Shard, Split
-from rayal.storage import sync
 
 _GROUP_BYTES = 4 << 20
 _MIN_GROUP, _MAX_GROUP = 256, 65_536
@@ -35,7 +35,7 @@ class ShardWriter:
 
     def __init__(
         self,
-        folder: Path,
+        bench: Bench,
         split: Split,
         index: int,
         schema: pa.Schema,
@@ -43,7 +43,7 @@ class ShardWriter:
         suffix: str = "",
     ) -> None:
         self._place = f"{FOLDERS[split]}/shard-{index:05d}{suffix}.parquet"
-        self._folder, self._split, self._index = folder, split, index
+        self._bench, self._split, self._index = bench, split, index
         self._schema, self._group = schema, group
         self._held: list[pa.RecordBatch] = []
         self._num_held = self._num_rows = 0
@@ -67,13 +67,12 @@ class ShardWriter:
         if self._writer is None:
             return None
         self._writer.close()
-        sync(self._folder / self._place)
         return Shard(
             split=self._split,
             index=self._index,
             path=self._place,
             num_rows=self._num_rows,
-            size_bytes=(self._folder / self._place).stat().st_size,
+            size_bytes=self._bench.put(self._place),
             content_hash=self._digest.hexdigest(),
             first_id=first_id,
             min_id=self._min_id,
@@ -92,7 +91,7 @@ class ShardWriter:
 
     def _write_group(self, table: pa.Table) -> None:
         if self._writer is None:
-            path = self._folder / self._place
+            path = self._bench.folder / self._place
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = _open(path, self._schema)
         self._writer.write_table(table, row_group_size=len(table))

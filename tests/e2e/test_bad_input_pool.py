@@ -160,8 +160,8 @@ def test_a_pool_that_was_made_otherwise(doors: Doors) -> None:
     doors(*words, "run_dir=s", "pool.recipe=nope").refused("there is no recipe 'nope'")
     assert not (doors.folder / "s").exists()
     doors(*words, "run_dir=v").done()  # whatever it was made of
-    doors.run("s3://bucket/pool", "u").refused(
-        "a pool lies in a folder that every worker can see, not at s3://bucket/pool"
+    doors.run("nosuch://bucket/pool", "u").refused(
+        "nosuch://bucket: neither pyarrow nor fsspec can open it", "such as s3://bucket/folder"
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayal.errors import PoolError
+from rayal.errors import PlaceError, PoolError
 from rayal.pool import Pool, ingest, open_pool
 from rayal.pool import ids as ids_module
 
@@ -135,13 +135,14 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
     _refused("nosuch://bucket/x.parquet", tmp_path, "neither pyarrow nor fsspec can open it")
 
 
-def test_a_pool_is_not_written_to_a_uri(tmp_path: Path) -> None:
+def test_a_pool_in_a_store_of_no_known_kind(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "in.parquet")
-    with pytest.raises(PoolError, match="every worker can see, not at s3://bucket/pool"):
-        ingest(str(tmp_path / "in.parquet"), "s3://bucket/pool")
+    said = "nosuch://bucket: neither pyarrow nor fsspec can open it"
+    with pytest.raises(PlaceError, match=said):
+        ingest(str(tmp_path / "in.parquet"), "nosuch://bucket/pool")
     for opened in (Pool.open, open_pool):
-        with pytest.raises(PoolError, match="not at s3://bucket/pool; give a local or mounted pa"):
-            opened("s3://bucket/pool")
+        with pytest.raises(PlaceError, match=said):
+            opened("nosuch://bucket/pool")
 
 
 def test_empty_sources(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_what_was_written_is_read_before_it_is_a_pool(
 
     def forgetful(self: PoolWriter, source: str) -> Any:
         manifest = plain(self, source)
-        (self._folder / manifest.shards[0].path).write_bytes(b"")
+        (self._bench.folder / manifest.shards[0].path).write_bytes(b"")
         return manifest
 
     monkeypatch.setattr(PoolWriter, "finish", forgetful)

@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool import ingest
 from rayal.pool.folder import LOCK, alone_in
 
 _HANGS = """
 import sys, time
-from pathlib import Path
+from rayal.places import Place
 from rayal.pool.folder import alone_in
-with alone_in(Path(sys.argv[1])):
+with alone_in(Place.of(sys.argv[1])):
     print("there", flush=True)
     time.sleep(60)
 """
@@ -44,9 +45,9 @@ def test_two_ingests_into_one_pool_at_once(tmp_path: Path) -> None:
 
 def test_the_same_process_is_kept_out_too(tmp_path: Path) -> None:
     with (
-        alone_in(tmp_path / "pool"),
+        alone_in(Place.of(str(tmp_path / "pool"))),
         pytest.raises(PoolError, match=f"by process {os.getpid()} on"),
-        alone_in(tmp_path / "pool"),
+        alone_in(Place.of(str(tmp_path / "pool"))),
     ):
         raise AssertionError("two are in")
     assert not (tmp_path / "pool").exists()
@@ -55,7 +56,7 @@ def test_the_same_process_is_kept_out_too(tmp_path: Path) -> None:
 def test_a_folder_goes_when_it_is_empty_and_was_not_there(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     for name in ("mine", "new", "full"):
-        with alone_in(tmp_path / name):
+        with alone_in(Place.of(str(tmp_path / name))):
             if name == "full":
                 (tmp_path / name / "x").write_text("1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "mine"]

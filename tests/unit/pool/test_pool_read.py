@@ -63,8 +63,8 @@ def test_short_pieces_from_arrow_are_cut_again(pool: Pool, monkeypatch: pytest.M
                 start += sizes[turn % 6]
                 turn += 1
 
-    file = reader_module.open_shard(pool.path, shard, pool.schema)
-    got = reader_module.cut_batches(pool.path, shard, Choppy(file), ["sample_id", "word"], 100)
+    file = reader_module.open_shard(pool.place, shard, pool.schema)
+    got = reader_module.cut_batches(pool.place, shard, Choppy(file), ["sample_id", "word"], 100)
     assert [rows.to_pydict() for rows in got] == expected
 
 
