@@ -2,5 +2,6 @@
 
 from rayal.places.place import Entry, Place
 from rayal.places.ranges import Ranges
+from rayal.places.settings import is_store, refuse_secrets
 
-__all__ = ["Entry", "Place", "Ranges"]
+__all__ = ["Entry", "Place", "Ranges", "is_store", "refuse_secrets"]

@@ -120,7 +120,7 @@ class Place:
         opened, path = filesystem(self.url)
         info = patiently(self.url, lambda: opened.get_file_info(path))
         if info.type != pa_fs.FileType.File:
-            self._require_bucket()
+            self.check_bucket()
             return None
         return Entry(self.name, info.size, info.mtime_ns)
 
@@ -169,7 +169,7 @@ class Place:
             self.url, lambda: opened.get_file_info(selector)
         )
         if not infos and not self.is_local:
-            self._require_bucket()
+            self.check_bucket()
         return infos
 
     # ------------------------------------------------------------------------------- reading
@@ -191,15 +191,20 @@ class Place:
         try:
             return Ranges(self.url, opened, path)
         except FileNotFoundError:
-            self._require_bucket()
+            self.check_bucket()
             raise FileNotFoundError(f"{self.url} does not exist") from None
 
     def read_bytes(self) -> bytes:
-        """Gives a whole file; errors as `open_input`."""
+        """Gives a whole file, as it was or as it is where somebody puts another in its place just
+        then; errors as `open_input`."""
         if self.is_local:
             return self.local.read_bytes()
-        ranges = self.open_ranges()
-        return ranges.read_at(0, ranges.size_bytes).to_pybytes()
+        while True:  # sizes come before bytes, and a longer file would be read in part
+            ranges = self.open_ranges()
+            content = ranges.read_at(0, ranges.size_bytes)
+            now = self.info()
+            if now is not None and now.size_bytes == content.size:
+                return content.to_pybytes()
 
     def get_file(self, local: Path) -> None:
         """Copies a file to a path of a disk, where it appears whole; errors as `open_input`."""
@@ -258,7 +263,9 @@ class Place:
         try:
             patiently(self.url, lambda: client.pipe_file(path, content, mode="create"))
         except FileExistsError:
-            return self.read_bytes() == content
+            with contextlib.suppress(FileNotFoundError):  # it went in the same moment
+                return self.read_bytes() == content
+            return False
         return True
 
     def remove(self) -> None:
@@ -270,7 +277,7 @@ class Place:
         try:
             patiently(self.url, lambda: opened.delete_file(path))
         except FileNotFoundError:
-            self._require_bucket()
+            self.check_bucket()
 
     def remove_folder(self) -> None:
         """Removes all that is below, if there is anything."""
@@ -281,18 +288,24 @@ class Place:
         try:
             patiently(self.url, lambda: opened.delete_dir(path))
         except FileNotFoundError:
-            self._require_bucket()
+            self.check_bucket()
 
-    def _require_bucket(self) -> None:
-        """Refuses a bucket that is not there, where a store says only that the object is not."""
+    def check_bucket(self) -> None:
+        """Refuses a bucket that is not there: a store says only that an object is not. One request
+        a process.
+
+        Raises:
+            PlaceError: there is no such bucket, or the store does not answer.
+        """
         bucket = settings.bucket_of(self.url)
-        if bucket in _KNOWN or not settings.of(self.url).keys:
+        known = f"{settings.server_of(self.url)} {bucket}"
+        if known in _KNOWN or not settings.is_store(self.url):
             return
         root = f"{self.url.partition('://')[0]}://{bucket}"
         opened, path = filesystem(root)
         if patiently(root, lambda: opened.get_file_info(path)).type == pa_fs.FileType.NotFound:
             raise no_bucket(self.url)
-        _KNOWN.add(bucket)
+        _KNOWN.add(known)
 
 
 def put(url: str, source: pa.NativeFile, size_bytes: int) -> None:

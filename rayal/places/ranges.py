@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
+from rayal.errors import PlaceError
 from rayal.places.patience import patiently
 
 _STREAM_BYTES = 8 << 20  # what a reader of small pieces is given at once
@@ -19,6 +20,7 @@ class Ranges(io.RawIOBase):
     def __init__(self, url: str, filesystem: pa_fs.FileSystem, path: str) -> None:
         super().__init__()
         self.url = url
+        self._filesystem, self._path = filesystem, path
         self._file = patiently(url, lambda: filesystem.open_input_file(path))
         self.size_bytes = int(patiently(url, self._file.size))
         self._at = 0
@@ -34,10 +36,26 @@ class Ranges(io.RawIOBase):
 
     def _whole(self, start: int, num_bytes: int) -> pa.Buffer:
         wanted = max(0, min(num_bytes, self.size_bytes - start))
-        content = pa.py_buffer(self._file.read_at(wanted, start)) if wanted else pa.py_buffer(b"")
+        try:
+            content = pa.py_buffer(self._file.read_at(wanted, start) if wanted else b"")
+        except OSError:
+            self._check_same()
+            raise
         if content.size != wanted:
             raise ConnectionError(f"{content.size} of {wanted} bytes came")
         return content
+
+    def _check_same(self) -> None:
+        """Refuses to go on in a file that went or changed: a store's client calls what comes then
+        an internal failure, which would be asked for again."""
+        now = self._filesystem.get_file_info(self._path)
+        if now.type != pa_fs.FileType.File:
+            raise FileNotFoundError(f"{self.url} does not exist any more")
+        if now.size != self.size_bytes:
+            raise PlaceError(
+                f"{self.url} changed while it was read ({self.size_bytes:,} bytes before, "
+                f"{now.size:,} now); run the same command again"
+            )
 
     def readable(self) -> bool:
         return True

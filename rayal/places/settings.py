@@ -70,6 +70,11 @@ def of(url: str) -> Names:
     return known.get(scheme, _OTHER)
 
 
+def is_store(url: str) -> bool:
+    """Whether a URL is of a store with buckets that this page knows."""
+    return of(url) is not _OTHER
+
+
 def endpoint() -> str | None:
     """Gives the address of the S3 server, None for that of Amazon."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
@@ -92,14 +97,16 @@ def bucket_of(url: str) -> str:
     return url.partition("://")[2].partition("/")[0]
 
 
-def refuse_secrets(url: str) -> None:
-    """Refuses a URL with a password in it; the error does not repeat it.
+def refuse_secrets(url: str, but_globs: bool = False) -> None:
+    """Refuses a URL with a password in it; the error does not repeat it. `but_globs`: a question
+    mark may stand for a letter.
 
     Raises:
         PlaceError: there is one, or arguments that may hold one.
     """
     scheme, _, rest = url.partition("://")
-    if "?" in rest or ":" in urlsplit(url).netloc.rpartition("@")[0]:
+    has_arguments = "?" in rest and (not but_globs or "=" in rest.partition("?")[2])
+    if has_arguments or ":" in urlsplit(url).netloc.rpartition("@")[0]:
         path = re.sub(r"^[^/]*@", "", rest.partition("?")[0])
         raise PlaceError(
             f"{scheme}://{path} was given with a password or with arguments, which would be "

@@ -19,6 +19,7 @@ import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
+from rayal.places import Place, is_store, refuse_secrets
 from rayal.pool.formats import (
     COMPRESSED,
     FORMATS,
@@ -208,6 +209,8 @@ def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
         )
     if "://" not in source:
         return pa_fs.LocalFileSystem(), os.path.abspath(Path(source).expanduser())
+    if is_store(source):
+        return _in_store(source)
     try:
         filesystem, path = pa_fs.FileSystem.from_uri(source)
         return filesystem, path
@@ -223,6 +226,16 @@ def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
         return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(other)), path
     except OSError as error:
         raise PoolError(f"{source} cannot be reached: {_one_line(error)}") from error
+
+
+def _in_store(source: str) -> tuple[pa_fs.FileSystem, str]:
+    """Gives where a URL of a store leads, which may be a glob from some letter on."""
+    refuse_secrets(source, but_globs=True)
+    plain = re.split(r"[*?\[]", source, maxsplit=1)[0]
+    place = Place.of(plain)
+    place.check_bucket()
+    filesystem, path = place.to_read()
+    return filesystem, path + plain[len(place.url) :] + source[len(plain) :]
 
 
 def _below(filesystem: pa_fs.FileSystem, folder: str) -> list[pa_fs.FileInfo]:

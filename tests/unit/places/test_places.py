@@ -14,7 +14,7 @@ from buckets import Bucket
 
 from rayal import disk
 from rayal.errors import PlaceError
-from rayal.places import Place
+from rayal.places import Place, Ranges
 
 
 @pytest.fixture(params=["disk", "s3", "memory"])
@@ -174,3 +174,35 @@ def test_a_small_object_is_one_request_and_a_large_one_is_parts(
     found = place.info()
     assert found is not None
     assert found.size_bytes == 25_000_000
+
+
+def test_what_goes_while_it_is_read_is_not_asked_for_again(bucket: Bucket) -> None:
+    place = Place.of(bucket.url) / uuid.uuid4().hex
+    place.put_bytes(b"hello")
+    ranges = place.open_ranges()
+    place.remove()
+    bucket.requests.clear()
+    with pytest.raises(FileNotFoundError, match="does not exist any more"):
+        ranges.read_at(0, 5)
+    assert [one.method for one in bucket.requests].count("GET") <= 2  # and the listing of a folder
+    place.put_bytes(b"me")
+    with pytest.raises(PlaceError, match=r"changed while it was read \(5 bytes before, 2 now\)"):
+        ranges.read_at(3, 2)
+
+
+def test_what_is_replaced_while_it_is_read_is_read_whole(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.of(bucket.url) / uuid.uuid4().hex
+    place.put_bytes(b"short")
+    opened = Place.open_ranges
+    longer = [b"something longer"]
+
+    def replaced(self: Place) -> Ranges:
+        ranges = opened(self)
+        if longer:
+            place.put_bytes(longer.pop())
+        return ranges
+
+    monkeypatch.setattr(Place, "open_ranges", replaced)
+    assert place.read_bytes() == b"something longer"
