@@ -7,8 +7,12 @@ commit costs about 6 ms, against 0.1 ms with NORMAL, which loses the last steps 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import os
 import re
 import sqlite3
+import struct
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +32,10 @@ _BUSY_S = 30.0
 _FULL = "disk is full"  # in the words of SQLite
 # WAL needs shared memory that all openers see; on these it may fail only after it reported success.
 _NETWORK_FILESYSTEMS = (
-    "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "fuse.sshfs",
-    "fuse.glusterfs", "fuse.ceph",
+    "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "9p", "davfs",
+    "orangefs", "pvfs2", "panfs", "wekafs", "quobyte", "vboxsf", "fuse.sshfs", "fuse.glusterfs",
+    "fuse.ceph", "fuse.s3fs", "fuse.mount-s3", "fuse.mountpoint-s3", "fuse.goofys", "fuse.geesefs",
+    "fuse.gcsfuse", "fuse.blobfuse", "fuse.rclone", "fuse.juicefs", "fuse.JuiceFS", "fuse.davfs",
 )  # fmt: skip
 
 
@@ -136,10 +142,33 @@ def probe_wal(folder: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def probe_locks(folder: Path) -> None:
+    """Takes a lock as SQLite does, and tries whether it keeps another opener of the file out.
+
+    Raises:
+        LedgerError: files cannot be locked in this folder, or locks keep nobody out.
+    """
+    path = folder / f".probe-{uuid.uuid4().hex[:8]}.lock"
+    try:
+        with path.open("w+b") as first, path.open("r+b") as second:
+            fcntl.lockf(first, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+            if hasattr(fcntl, "F_OFD_SETLK"):  # a lock of the file's, not of the process: Linux
+                wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.fcntl(second, fcntl.F_OFD_SETLK, wanted)
+                    raise _no_wal(folder, "a lock there keeps nobody out")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(str(path)) from error
+        raise _no_wal(folder, f"files there cannot be locked: {error.strerror}") from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _no_wal(folder: Path, why: str) -> LedgerError:
     return LedgerError(
         f"SQLite's write-ahead log does not work in {folder} ({why}); put the run on a local disk, "
-        "or name a PostgreSQL database as the ledger's URL"
+        "or its ledger into PostgreSQL with ledger_url=postgresql://user@host/database"
     )
 
 
@@ -186,6 +215,7 @@ def _check_file(path: Path, writer: bool) -> None:
     kind = network_mount(folder, mounts)
     if kind is not None:
         raise _no_wal(folder, f"it is on a network filesystem, {kind}")
+    probe_locks(folder)
     probe_wal(folder)
 
 

@@ -1,6 +1,8 @@
 """Where a ledger may lie, and what is said where it may not."""
 
+import errno
 import sqlite3
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,47 @@ def test_a_network_mount_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         LedgerError, match=r"on a network filesystem, nfs4\); put the run on a local"
     ):
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db", "run", writer=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_refused"),
+    [
+        ("nfs", True), ("nfs4", True), ("smb3", True), ("cifs", True), ("9p", True),
+        ("lustre", True), ("ceph", True), ("fuse.sshfs", True), ("fuse.s3fs", True),
+        ("fuse.gcsfuse", True), ("fuse.rclone", True), ("fuse.blobfuse2", True),
+        ("ext4", False), ("xfs", False), ("overlay", False), ("tmpfs", False), ("zfs", False),
+        ("btrfs", False), ("fuse.fuse-overlayfs", False), ("fuseblk", False),
+    ],
+)  # fmt: skip
+def test_a_table_of_mounts(tmp_path, monkeypatch, kind, is_refused):
+    Mount = namedtuple("Mount", "mountpoint fstype")
+    mounts = [Mount("/", "ext4"), Mount(str(tmp_path), kind)]
+    monkeypatch.setattr(store.psutil, "disk_partitions", lambda all: mounts)
+    url = f"sqlite:///{tmp_path}/run/ledger.db"
+    if not is_refused:
+        Ledger.open(url, "run", writer=True).close()
+        return
+    with pytest.raises(LedgerError) as caught:
+        Ledger.open(url, "run", writer=True)
+    text = str(caught.value)
+    assert f"log does not work in {tmp_path}/run (it is on a network filesystem, {kind})" in text
+    assert text.endswith("with ledger_url=postgresql://user@host/database")
+
+
+def test_locks_are_tried(tmp_path, monkeypatch):
+    store.probe_locks(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(store.fcntl, "lockf", lambda *_: None)  # says yes, and does nothing
+    with pytest.raises(LedgerError, match=r"\(a lock there keeps nobody out\); put the run on"):
+        store.probe_locks(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(store.fcntl, "lockf", fail)
+    with pytest.raises(LedgerError, match="files there cannot be locked: No locks available"):
         Ledger.open(f"sqlite:///{tmp_path}/ledger.db", "run", writer=True)
     assert not list(tmp_path.iterdir())
 
