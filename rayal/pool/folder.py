@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayal import storage
+from rayal import disk
 from rayal.errors import PoolError
 from rayal.locks import holder, lock
 from rayal.places import Place
@@ -43,7 +43,7 @@ class Bench:
         made = self.folder / name
         size_bytes = made.stat().st_size
         if self.place.is_local:
-            storage.sync(made)
+            disk.sync(made)
         else:
             (self.place / name).put_file(made)
             made.unlink()
@@ -83,7 +83,7 @@ def alone_in(place: Place, stale_s: float = STALE_S) -> Iterator[Bench]:
 @contextlib.contextmanager
 def _alone_on_disk(place: Place) -> Iterator[Bench]:
     folder = place.local
-    with storage.explained(folder):
+    with disk.explained(folder):
         is_given = folder.is_dir() and not any(folder.iterdir())  # else a kill may have left it
         file = lock(folder / LOCK)
         if file is None:
@@ -110,13 +110,13 @@ def _alone_in_store(place: Place, stale_s: float) -> Iterator[Bench]:
     try:
         with claimed(place / LOCK, stale_s) as claim:
             folder = _beside(place)
-            storage.remove_folder(folder)  # what a kill left
+            disk.remove_folder(folder)  # what a kill left
             folder.mkdir(mode=0o700)  # fails where it is another user's
             try:
-                with storage.explained(folder):
+                with disk.explained(folder):
                     yield Bench(place, folder, claim.check)
             finally:
-                storage.remove_folder(folder)
+                disk.remove_folder(folder)
     except Held as held:
         raise PoolError(
             f"{place} is being written by {held.who}, which gave its last sign of life "

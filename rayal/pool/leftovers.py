@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rayal import storage
+from rayal import disk
+from rayal.disk import sync
 from rayal.places import Place
 from rayal.pool.files import FOLDER as FILES
 from rayal.pool.folder import Bench
 from rayal.pool.manifest import FOLDERS, REMOVED, Manifest
 from rayal.pool.pool_writer import SEEN
-from rayal.storage import sync
 
 _ALL = (*FOLDERS.values(), FILES, REMOVED)
 
@@ -22,7 +22,7 @@ def remove_unnamed(bench: Bench, manifest: Manifest | None) -> None:
         named = {shard.path for shard in manifest.shards}
         named |= {version.files for version in manifest.versions}
         named |= {removed.path for removed in manifest.removed}
-    storage.remove_folder(bench.folder / SEEN)
+    disk.remove_folder(bench.folder / SEEN)
     for name in _ALL:
         for entry in (bench.place / name).list():
             if f"{name}/{entry.name}" not in named:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 
 from rayal.columns import why_list
-from rayal.errors import PoolError
+from rayal.errors import PlaceError, PoolError
 from rayal.places import Place
 from rayal.pool import files as file_tables
 from rayal.pool import manifest as manifests
@@ -313,7 +313,7 @@ def _without(piece: Piece, num_rows: int) -> Piece:
 def _is_of_storage(error: BaseException | None) -> bool:
     """Whether an error is, or came of, a disk or a store that failed: what may be well later."""
     while error is not None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | PlaceError):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayal import storage
+from rayal import disk
 from rayal.errors import PoolError
 from rayal.pool import Pool, compact, delete, ingest
 from rayal.pool import leftovers as leftovers_module
@@ -139,8 +139,8 @@ def test_compact_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.Monke
     source = _write(tmp_path / "in", "a.parquet", range(100))
     close, commit, remove = (
         ShardWriter.close,
-        storage.commit_file,
-        leftovers_module.storage.remove_folder,
+        disk.commit_file,
+        leftovers_module.disk.remove_folder,
     )
     whole: dict[str, bytes] = {}
     for at in range(-1, 10):
@@ -161,8 +161,8 @@ def test_compact_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             if at >= 0:
                 patch.setattr(ShardWriter, "close", fated(close))
-                patch.setattr(storage, "commit_file", fated(commit))
-                patch.setattr(storage, "remove_folder", fated(remove))
+                patch.setattr(disk, "commit_file", fated(commit))
+                patch.setattr(disk, "remove_folder", fated(remove))
             try:
                 compact(pool.path)
                 was_killed = False

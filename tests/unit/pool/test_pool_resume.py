@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayal import storage
+from rayal import disk
 from rayal.errors import PoolError, RayalError
 from rayal.pool import Pool, ingest, leftovers
 from rayal.pool.under_way import UnderWay
@@ -52,8 +52,8 @@ def fated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fate], None]:
         "close": ShardWriter.close,
         "add": UnderWay.add,
         "end": UnderWay.end,
-        "commit": storage.commit_file,
-        "remove": leftovers.storage.remove_folder,
+        "commit": disk.commit_file,
+        "remove": leftovers.disk.remove_folder,
     }
 
     def under(fate: Fate) -> None:
@@ -64,8 +64,8 @@ def fated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fate], None]:
         monkeypatch.setattr(ShardWriter, "close", method("close"))
         monkeypatch.setattr(UnderWay, "add", method("add"))
         monkeypatch.setattr(UnderWay, "end", method("end"))
-        monkeypatch.setattr(storage, "commit_file", method("commit"))
-        monkeypatch.setattr(storage, "remove_folder", method("remove"))
+        monkeypatch.setattr(disk, "commit_file", method("commit"))
+        monkeypatch.setattr(disk, "remove_folder", method("remove"))
 
     return under
 
