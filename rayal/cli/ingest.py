@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "source",
         help="a Parquet, Arrow, CSV or JSONL file, an image or a WebDataset tar; a folder or glob "
-        "of them; a URI; or recipe:NAME",
+        "of them; a Delta or Lance table; a URI; or recipe:NAME",
     )
     parser.add_argument("pool_dir", help="the folder to make, or a URL such as s3://bucket/pool")
     parser.add_argument(

@@ -81,28 +81,34 @@ def read(folder: Place, manifest: Manifest) -> list[TakenFile]:
 
 
 def hashed(found: Files, info: pa_fs.FileInfo) -> TakenFile:
-    """Gives a file with the hash of its bytes, as they lie there. O(bytes) time.
+    """Gives a file with the hash of its bytes, as they lie there; a part of a table with that of
+    all its files and of its values of partitions. O(bytes) time.
 
     Raises:
         PoolError: it cannot be read.
     """
     digest = hashlib.sha256()
     try:
-        with found.filesystem.open_input_stream(info.path, compression=None) as stream:
-            while block := stream.read(_READ_BYTES):
-                digest.update(block)
+        for place, path in enumerate(found.paths(info)):
+            if place:
+                digest.update(b"\x1e")
+            with found.filesystem.open_input_stream(path, compression=None) as stream:
+                while block := stream.read(_READ_BYTES):
+                    digest.update(block)
     except (pa.ArrowException, OSError) as error:
         text = " ".join(str(error).split())[:300]
         raise PoolError(f"{info.path} cannot be read: {text}; mend or remove the file") from error
+    digest.update(found.mark(info).encode())
     return TakenFile(info.path, info.size, info.mtime_ns, digest.hexdigest())
 
 
-def untaken(found: Files, taken: Iterable[TakenFile]) -> list[pa_fs.FileInfo]:
+def untaken(found: Files, taken: Sequence[TakenFile]) -> list[pa_fs.FileInfo]:
     """Gives the files of a source that no version has taken under their names. O(files), and
     O(bytes) of those whose size or time changed.
 
     Raises:
-        PoolError: a file that was taken holds something else by now.
+        PoolError: a file that was taken holds something else by now, or a table that has new files
+            no longer has one that was taken.
     """
     by_name = {file.path: file for file in taken}
     new = []
@@ -111,12 +117,54 @@ def untaken(found: Files, taken: Iterable[TakenFile]) -> list[pa_fs.FileInfo]:
         if known is None:
             new.append(info)
         elif not known.looks_like(info) and hashed(found, info).content_hash != known.content_hash:
+            advice = (
+                "restore the file, give what is new a name of its own"
+                if found.table is None
+                else "take what its table deleted out with rayal pool delete"
+            )
             raise PoolError(
                 f"{info.path} has changed since its rows were taken into the pool ({info.size} "
-                f"bytes now, {known.size_bytes} then); rows keep what they were: restore the file, "
-                "give what is new a name of its own, or ingest into another folder"
+                f"bytes now, {known.size_bytes} then); rows keep what they were: {advice}, or "
+                "ingest into another folder"
             )
+    if new and found.table is not None:
+        _refuse_rewritten(found, new, taken)
     return new
+
+
+def gone(found: Files, taken: Sequence[TakenFile]) -> list[TakenFile]:
+    """Gives the files that were taken and that a source has no more under their names; of one that
+    was moved, neither under those that were taken since."""
+    names = {info.path for info in found.infos}
+    moved = {file.content_hash for file in taken if file.path in names}
+    root = found.root.rstrip("/") + "/"
+    return [
+        file
+        for file in taken
+        if file.path not in names and (file.path.startswith(root) or file.content_hash not in moved)
+    ]
+
+
+def _refuse_rewritten(
+    found: Files, new: Sequence[pa_fs.FileInfo], taken: Sequence[TakenFile]
+) -> None:
+    """Refuses a table whose new files may hold rows of files that it had: compacted, or updated.
+
+    Raises:
+        PoolError: it has new files, and one that was taken is neither there nor among them.
+    """
+    lost = gone(found, taken)
+    if not lost:
+        return
+    sizes = {file.size_bytes for file in lost}  # a table that was moved has them, elsewhere
+    there = {hashed(found, info).content_hash for info in new if info.size in sizes}
+    lost = [file for file in lost if file.content_hash not in there]
+    if lost:
+        raise PoolError(
+            f"{found.root} has {len(new)} new files, and no longer {len(lost)} whose rows the pool "
+            f"took, such as {lost[0].path}; it was compacted, updated or overwritten, and rows may "
+            "come twice: ingest into another folder"
+        )
 
 
 def shares(found: Files, taken: Sequence[TakenFile]) -> bool:
@@ -138,7 +186,7 @@ def refuse_changed(found: Files, infos: Iterable[pa_fs.FileInfo]) -> None:
         PoolError: one is of another size or time than in the listing.
     """
     for info in infos:
-        now = found.filesystem.get_file_info(info.path)
+        now = found.now(info)
         if (now.size, now.mtime_ns) != (info.size, info.mtime_ns):
             raise PoolError(
                 f"{info.path} changed while it was read ({info.size} bytes before, {now.size} "

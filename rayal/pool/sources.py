@@ -27,10 +27,13 @@ from rayal.pool.formats import (
     READERS,
     Reading,
     datasets,
+    delta,
     format_of,
     images,
+    lance,
     plain_type,
 )
+from rayal.pool.formats.table import Table, info_of, listed
 
 _MANY_FILES = 64
 _SAMPLE_BYTES = 64 << 10  # of a file's head and tail
@@ -54,7 +57,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Files:
-    """Some files of one format, in order of path."""
+    """Some files of one format, in order of path; or parts of a table, in its order."""
 
     filesystem: pa_fs.FileSystem
     infos: tuple[pa_fs.FileInfo, ...]
@@ -62,6 +65,7 @@ class Files:
     reading: Reading = field(default_factory=Reading)
     root: str = ""  # that no file leaves: the folder, or that of a glob
     known: tuple[pa.Schema, str] | None = None  # columns, and a file that has them; None: the first
+    table: Table | None = None  # that the infos are parts of, each of which may be several files
 
     @property
     def id_column(self) -> str | None:
@@ -74,13 +78,14 @@ class Files:
         digest = hashlib.sha256()
         for info in self.infos:
             digest.update(f"{info.path}\x1f{info.size}\x1f{info.mtime_ns}\x1e".encode())
+            digest.update(self.mark(info).encode())
         return {"files": f"{len(self.infos)} {self.format}, {digest.hexdigest()}"}
 
     @property
     def sample(self) -> str:
         """What tells contents apart wherever they lie: sizes, and heads and tails of some files."""
         digest = hashlib.sha256(f"{self.format}\x1f{len(self.infos)}\x1e".encode())
-        digest.update(",".join(str(info.size) for info in self.infos).encode())
+        digest.update(",".join(f"{info.size}{self.mark(info)}" for info in self.infos).encode())
         places = np.unique(np.linspace(0, len(self.infos) - 1, _MANY_FILES).astype(int))
         for info in (self.infos[place] for place in places):
             with self.filesystem.open_input_file(info.path) as file:
@@ -94,6 +99,9 @@ class Files:
         """How many rows there are, where a few footers say it; it is only for the progress line."""
         if self.format == "images":
             return len(self.infos)
+        if self.table is not None:
+            said = [self.table.parts[info.path].num_rows for info in self.infos]
+            return None if None in said else sum(number for number in said if number is not None)
         if self.format != "parquet" or len(self.infos) > _MANY_FILES:
             return None
         try:
@@ -116,7 +124,7 @@ class Files:
         for info in self.infos:
             row = 0
             try:
-                read = READERS[self.format]
+                read = READERS[self.format] if self.table is None else self.table.read
                 for batch in read(self.filesystem, info.path, schema, self.reading):
                     if schema is None:
                         schema = _plain_schema(batch.schema)
@@ -126,8 +134,23 @@ class Files:
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise PoolError(
                     f"{info.path} cannot be read as {self.format}, after row {row}: "
-                    f"{_one_line(error)}; mend or remove the file"
+                    f"{_one_line(error)}; {'mend or remove' if self.table is None else 'restore'} "
+                    "the file"
                 ) from error
+
+    def paths(self, info: pa_fs.FileInfo) -> tuple[str, ...]:
+        """Gives the files whose bytes are those of one of the infos."""
+        return (info.path,) if self.table is None else self.table.parts[info.path].paths
+
+    def mark(self, info: pa_fs.FileInfo) -> str:
+        """Gives what the rows of one of the infos are beside what is in its files."""
+        return "" if self.table is None else self.table.parts[info.path].mark
+
+    def now(self, info: pa_fs.FileInfo) -> pa_fs.FileInfo:
+        """Gives one of the infos as it is now."""
+        if self.table is None:
+            return self.filesystem.get_file_info(info.path)
+        return info_of(self.filesystem, self.table.parts[info.path])
 
     def _images(self) -> Iterator[Piece]:
         row = 0
@@ -137,12 +160,14 @@ class Files:
 
 
 def find(source: str) -> Files:
-    """Gives the files that a path, folder, glob or URI means.
+    """Gives the files that a path, folder, glob or URI means; of a Delta or Lance table those that
+    are rows at its newest version.
 
     Files whose name starts with `_` or `.`, and files of other formats in a folder, are passed by.
 
     Raises:
-        PoolError: nothing is there, no file has a known format, or formats are mixed.
+        PoolError: nothing is there, no file has a known format, formats are mixed, or the files are
+            some of a table.
     """
     filesystem, path = _resolve(source)
     try:
@@ -155,6 +180,9 @@ def find(source: str) -> Files:
             folder = path.rpartition("/")[0]
             return Files(filesystem, (info,), format_of(path) or "", root=folder)
         if info.type == pa_fs.FileType.Directory:
+            table = _table(filesystem, path, source)
+            if table is not None:
+                return table
             own = datasets.files_of(filesystem, path)
             if own is not None:
                 return Files(filesystem, tuple(_these(filesystem, path, own)), "arrow")
@@ -238,12 +266,30 @@ def _in_store(source: str) -> tuple[pa_fs.FileSystem, str]:
     return filesystem, path + plain[len(place.url) :] + source[len(plain) :]
 
 
+def _table(filesystem: pa_fs.FileSystem, path: str, source: str) -> Files | None:
+    uri = path if isinstance(filesystem, pa_fs.LocalFileSystem) else source.rstrip("/")
+    for table_at in (delta.table_at, lance.table_at):
+        table = table_at(filesystem, path.rstrip("/"), uri)
+        if table is not None:
+            infos = listed(filesystem, table)
+            return Files(filesystem, infos, table.format, root=path, table=table)
+    return None
+
+
 def _below(filesystem: pa_fs.FileSystem, folder: str) -> list[pa_fs.FileInfo]:
     selector = pa_fs.FileSelector(folder, recursive=True, allow_not_found=True)
     skip = len(folder)
+    infos = filesystem.get_file_info(selector)
+    for info in infos:
+        root, log, _ = f"{info.path}/".partition(f"/{delta.LOG}/")
+        if log:
+            raise PoolError(
+                f"{root} is a Delta table, in which files may lie that are rows no more; name the "
+                f"table itself in place of {folder} or a glob"
+            )
     return [
         info
-        for info in filesystem.get_file_info(selector)
+        for info in infos
         if info.type == pa_fs.FileType.File
         and not any(part[:1] in "._" for part in info.path[skip:].split("/") if part)
     ]

@@ -177,7 +177,10 @@ class Making:
     def _new_files(self) -> list[pa_fs.FileInfo] | None:
         """Gives the files to take, None for a recipe, which is taken as a whole."""
         taken = [] if self.base is None else file_tables.read(self.place, self.base)
-        self.taken_hashes = {file.content_hash for file in taken}
+        known = taken
+        if isinstance(self.found, sources.Files) and self.found.table is not None:
+            known = file_tables.gone(self.found, taken)  # a table says itself what is new
+        self.taken_hashes = {file.content_hash for file in known}
         if isinstance(self.found, sources.Files):
             return file_tables.untaken(self.found, taken)
         return None

@@ -6,7 +6,7 @@ Such a file says in its schema what its columns mean: names of classes, images a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pa_fs
 
 from rayal.errors import PoolError
-from rayal.pool.formats.reading import Reading, blocks, decoded, plain_type, step_of
+from rayal.pool.formats.reading import Reading, blocks, decoded, step_of, stored, stored_type
 
 _FILE_MAGIC, _OLD_FEATHER = b"ARROW1", b"FEA1"
 _HUGGING_FACE = b"huggingface"  # in the schema's metadata: {"info": {"features": {...}}}
@@ -39,11 +39,11 @@ def read(
             how.check(found.names)
         names = how.kept(found.names)
         features = _features(found)
-        plain = pa.schema([pa.field(n, _storage(found.field(n).type)) for n in names])
+        plain = pa.schema([pa.field(n, stored_type(found.field(n).type)) for n in names])
         first = _meant(pa.RecordBatch.from_pylist([], schema=plain), features, how, path, 0)
         yield first
         yield from blocks(
-            _meant(decoded(_stored(rows, names), plain), features, how, path, row)
+            _meant(decoded(stored(rows, names), plain), features, how, path, row)
             for row, rows in _cut(batches)
         )
 
@@ -75,17 +75,6 @@ def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatc
         for start in range(0, rows.num_rows, step):
             yield row + start, rows.slice(start, step)
         row += rows.num_rows
-
-
-def _stored(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
-    """Gives the columns as what extension types are stored as."""
-    columns = [rows.column(name) for name in names]
-    plain = [c.storage if isinstance(c, pa.ExtensionArray) else c for c in columns]
-    return pa.RecordBatch.from_arrays(plain, names=list(names))
-
-
-def _storage(kind: pa.DataType) -> pa.DataType:
-    return plain_type(kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind)
 
 
 # ------------------------------------------------------------------------- what `datasets` says

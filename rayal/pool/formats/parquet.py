@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.fs as pa_fs
@@ -17,12 +17,24 @@ def read(
     filesystem: pa_fs.FileSystem, path: str, schema: pa.Schema | None, how: Reading
 ) -> Iterator[pa.RecordBatch]:
     """Gives the rows of one file, a block at a time; first an empty one, which says the columns."""
+
+    def kept(names: Sequence[str]) -> Sequence[str]:
+        if schema is None:
+            how.check(names)
+        return how.kept(names)
+
+    return columns_of(filesystem, path, kept)
+
+
+def columns_of(
+    filesystem: pa_fs.FileSystem, path: str, choose: Callable[[Sequence[str]], Sequence[str]]
+) -> Iterator[pa.RecordBatch]:
+    """Gives those columns of one file that are chosen of its names, a block at a time; first an
+    empty one."""
     with filesystem.open_input_file(path) as stream:
         file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         found = file.schema_arrow
-        if schema is None:
-            how.check(found.names)
-        names = how.kept(found.names)
+        names = list(choose(found.names))
         plain = pa.schema(
             [found.field(n).with_type(plain_type(found.field(n).type)) for n in names]
         )
@@ -30,5 +42,6 @@ def read(
         encoded = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
         step = step_of(encoded, meta.num_rows)
         yield pa.RecordBatch.from_pylist([], schema=plain)
-        found_rows = file.iter_batches(batch_size=step, columns=names if how.drop else None)
+        some = None if names == found.names else names
+        found_rows = file.iter_batches(batch_size=step, columns=some)
         yield from blocks(decoded(rows, plain) for rows in found_rows)

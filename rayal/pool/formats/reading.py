@@ -101,6 +101,18 @@ def decoded(rows: pa.RecordBatch, plain: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=plain)
 
 
+def stored(rows: pa.RecordBatch, names: Sequence[str]) -> pa.RecordBatch:
+    """Gives the columns as what extension types are stored as."""
+    columns = [rows.column(name) for name in names]
+    plain = [c.storage if isinstance(c, pa.ExtensionArray) else c for c in columns]
+    return pa.RecordBatch.from_arrays(plain, names=list(names))
+
+
+def stored_type(kind: pa.DataType) -> pa.DataType:
+    """Gives the plain type of what a type is stored as."""
+    return plain_type(kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind)
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """Gives the type without what differs by writer: dictionaries, large and view layouts."""
     if pa.types.is_dictionary(kind):
