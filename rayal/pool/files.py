@@ -168,15 +168,16 @@ def _refuse_rewritten(
 
 
 def shares(found: Files, taken: Sequence[TakenFile]) -> bool:
-    """Whether a source has a file that was taken: by name, or its first one by content."""
+    """Whether a source has a file that was taken: by name, or its first one by content; of a table
+    any one, since names of new files may sort before it."""
     names = {file.path for file in taken}
     if any(info.path in names for info in found.infos):
         return True
-    first = found.infos[0]
+    some = found.infos[:1] if found.table is None else found.infos
     sizes = {file.size_bytes for file in taken}
-    if first.size not in sizes:
-        return False
-    return hashed(found, first).content_hash in {file.content_hash for file in taken}
+    hashes = {file.content_hash for file in taken}
+    alike = (info for info in some if info.size in sizes)
+    return any(hashed(found, info).content_hash in hashes for info in alike)
 
 
 def refuse_changed(found: Files, infos: Iterable[pa_fs.FileInfo]) -> None:

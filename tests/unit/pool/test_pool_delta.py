@@ -106,6 +106,20 @@ def test_alike_files_of_two_partitions_are_not_the_same_rows(tmp_path: Path) -> 
     assert hashes[0] != hashes[1]
 
 
+def test_a_file_that_went_is_missed_though_another_one_is_alike(tmp_path: Path) -> None:
+    source = _written(tmp_path / "in")
+    _written(tmp_path / "in", mode="append")
+    pool = ingest(source, str(tmp_path / "pool"), test_share=0)
+    assert pool.num_rows == 6
+    gone = Path(DeltaTable(source).file_uris()[0]).name
+    remove = {"path": gone, "deletionTimestamp": 0, "dataChange": True}
+    _log(source).with_name(f"{2:020d}.json").write_text(json.dumps({"remove": remove}))
+    assert ingest(source, pool.path, test_share=0) == pool  # taken is taken
+    _written(tmp_path / "in", pa.table({"x": [4], "t": ["d"]}), mode="append")
+    with pytest.raises(PoolError, match=f"has 1 new files, and no longer 1 whose .* as .*{gone};"):
+        ingest(source, pool.path, test_share=0)
+
+
 def test_only_files_that_are_live_are_read(tmp_path: Path) -> None:
     source = _written(tmp_path / "in")
     _written(tmp_path / "in", pa.table({"x": [9], "t": ["z"]}), mode="overwrite")

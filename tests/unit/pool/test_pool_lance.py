@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def _refused(source: str, tmp_path: Path, message: str, **options: Any) -> None:
         ingest(source, str(tmp_path / "refused"), **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "refused").exists()
+
+
+def _touch(source: str, is_dated: bool) -> None:
+    """Gives all files one time, where a copy that keeps no times has done so."""
+    for path in Path(source).rglob("*.*"):
+        if not is_dated:
+            os.utime(path, ns=(1, 1))
 
 
 def _column(pool: Pool, name: str) -> list[Any]:
@@ -60,8 +68,12 @@ def test_a_table_is_known_by_its_manifests_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["delete", "add_columns", "update"])
-def test_a_fragment_that_changed_since_is_refused(tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("is_dated", [True, False])
+def test_a_fragment_that_changed_since_is_refused(
+    tmp_path: Path, change: str, is_dated: bool
+) -> None:
     source = _written(tmp_path / "in.lance", max_rows_per_file=50)
+    _touch(source, is_dated)
     pool = ingest(source, str(tmp_path / "pool"), test_share=0)
     _written(tmp_path / "in.lance", mode="append")  # may not hide it
     found = lance.dataset(source)
@@ -71,6 +83,7 @@ def test_a_fragment_that_changed_since_is_refused(tmp_path: Path, change: str) -
         found.add_columns({"twice": "x * 2"})
     else:
         found.update({"t": "'new'"}, where="x = 60")
+    _touch(source, is_dated)
     with pytest.raises(PoolError) as caught:
         ingest(source, pool.path, test_share=0)
     said = str(caught.value)

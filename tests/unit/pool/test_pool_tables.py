@@ -19,6 +19,7 @@ from deltalake import DeltaTable, write_deltalake
 from rayal.errors import ConfigError, PoolError
 from rayal.pool import Pool, ingest
 from rayal.pool.formats import reading
+from rayal.pool.formats.table import refusal
 from rayal.pool.sources import find
 from rayal.pool.under_way import UnderWay
 from rayal.selection.given import open_given
@@ -151,8 +152,8 @@ def test_a_compacted_table_does_not_give_its_rows_twice(
     named = next(path for path in old if path in said)
     assert said == (
         f"{table.path} has {1 + also_new} new files, and no longer 2 whose rows the pool took, "
-        f"such as {named}; it was compacted, updated or overwritten, and rows may come twice: ingest "
-        "into another folder"
+        f"such as {named}; it was compacted, updated or overwritten, and rows may come twice: "
+        "ingest into another folder"
     )
     assert files_in(pool.path) == before
 
@@ -279,6 +280,13 @@ def test_a_link_out_of_the_table(table: Any, tmp_path: Path) -> None:
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
     refused(table.path, tmp_path / "pool", f"{path} is a link to .*outside, outside of its root")
+
+
+def test_what_a_library_of_rust_says_is_one_line() -> None:
+    said = "Kernel error: it broke, /home/x/rust/a.rs:12:34\n   0: <unknown>\n   1: clone3"
+    assert refusal(ValueError(said)) == "Kernel error: it broke"
+    with pytest.raises(KeyboardInterrupt):
+        refusal(KeyboardInterrupt())
 
 
 def test_a_column_to_drop_that_is_not_there(table: Any, tmp_path: Path) -> None:
