@@ -13,6 +13,8 @@ from commands import Command, left_over, num_steps
 from runs import digest, run
 from vendor import Vendor
 
+from rayal.places import Place
+
 BUDGET = 20
 NUM_ROUNDS = 4
 FAULTS = str(Path(__file__).parents[1] / "faults")
@@ -88,19 +90,23 @@ def test_two_kills_of_the_local_engine(ledger, class_pool, undisturbed, tmp_path
     _check_orders(vendor)
 
 
-def _in_a_store(bucket, postgres: str, tmp_path: Path) -> tuple[str, list[str]]:
-    """Gives a run's folder in a bucket, and the overrides for it: the ledger in PostgreSQL,
-    and a vendor who works with folders of this machine."""
+def _in_a_store(bucket, postgres: str, pool, tmp_path: Path) -> tuple[str, list[str]]:
+    """Gives a run's folder in a bucket, and the overrides for it: the pool in the bucket, too, the
+    ledger in PostgreSQL, and a vendor who works with folders of this machine."""
+    there = Place.of(f"{bucket.url}/{tmp_path.name}")
+    for file in sorted(Path(pool.path).rglob("*.*")):
+        if file.is_file():
+            (there / f"pool/{file.relative_to(pool.path).as_posix()}").put_file(file)
     boxes = tmp_path / "run" / "labeler"
     places = [f"labeler.{name}={boxes / name}" for name in ("outbox", "inbox")]
-    return f"{bucket.url}/{tmp_path.name}/run", [f"ledger_url={postgres}", *places]
+    return f"{there}/run", [f"pool.path={there}/pool", f"ledger_url={postgres}", *places]
 
 
-def test_two_kills_with_the_run_in_a_store(
+def test_two_kills_with_pool_and_run_in_a_store(
     bucket, postgres, class_pool, undisturbed, tmp_path, orphans
 ):
     expected, steps = undisturbed
-    run_dir, there = _in_a_store(bucket, postgres, tmp_path)
+    run_dir, there = _in_a_store(bucket, postgres, class_pool, tmp_path)
     moments = [steps // 4, steps // 2]
     got, vendor, num_kills = _killed_at(
         moments, [there] * 2, class_pool, tmp_path, 6, orphans, run_dir
@@ -113,11 +119,11 @@ def test_two_kills_with_the_run_in_a_store(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
-def test_five_kills_of_the_ray_engine_with_the_run_in_a_store(
+def test_five_kills_of_the_ray_engine_with_pool_and_run_in_a_store(
     bucket, postgres, class_pool, undisturbed, tmp_path, orphans
 ):
     expected, steps = undisturbed
-    run_dir, there = _in_a_store(bucket, postgres, tmp_path)
+    run_dir, there = _in_a_store(bucket, postgres, class_pool, tmp_path)
     moments = np.sort(np.random.default_rng(2).integers(0, steps - 10, 5)).tolist()
     engines = [[*engine, *there] for engine in (_ray(2), [], _ray(4), _ray(1), _ray(2))]
     got, vendor, num_kills = _killed_at(moments, engines, class_pool, tmp_path, 7, orphans, run_dir)
