@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "test_labels",  # where the file lies; what it holds is a fact of its own
     "ledger_url",
     "begin_from",
+    "plan",  # whether a run says first what it will cost
 )
 # Patterns of numbers that may go up; the second kind also inside `stopping.rules`.
 MAY_GROW = (

@@ -21,6 +21,7 @@ _BEFORE_A_WORD = (
     "-c", "-cd", "-cn", "-cp", "-p",
     "--cfg", "--config-dir", "--config-name", "--config-path", "--package",
 )  # fmt: skip
+_OF_PLAN = ("--config-dir", "--help", "--json")
 _OF_SELECT = ("--outputs", "--labelled", "--out", "--work", "--config-dir", "--cfg", "--help")
 
 
@@ -34,6 +35,10 @@ def answer(shell: str, commands: Collection[str]) -> int:
         offers = [flag for flag in _FLAGS if flag.startswith(last)]
     elif words[0] == "run" and words[-1] not in _BEFORE_A_WORD:
         _ask_hydra(shell, words[1:], last)
+    elif words[0] == "plan" and last.startswith("-"):
+        offers = [flag for flag in _OF_PLAN if flag.startswith(last)]
+    elif words[0] == "plan" and words[-1] not in _BEFORE_A_WORD:
+        _ask_hydra(shell, _overrides(words[1:], _OF_PLAN), last)
     elif words[0] == "select" and last.startswith("-"):
         offers = [flag for flag in _OF_SELECT if flag.startswith(last)]
     elif words[0] == "select" and words[-1] not in _OF_SELECT:
@@ -56,13 +61,14 @@ def _line() -> tuple[list[str], str]:
     return words[2 if is_python else 1 :], last
 
 
-def _overrides(words: Sequence[str]) -> list[str]:
-    """Gives the words of `rayal select` that Hydra knows: overrides, and where some are found."""
+def _overrides(words: Sequence[str], flags: Collection[str] = _OF_SELECT) -> list[str]:
+    """Gives the words that Hydra knows, overrides and where some are found, of a command that has
+    `flags` of its own."""
     found: list[str] = []
     for before, word in itertools.pairwise(["", *words]):
         if before == "--config-dir":
             found += [before, word]
-        elif before not in _OF_SELECT and word not in _OF_SELECT:
+        elif (before not in flags or before == "--json") and word not in flags:
             found.append(word)
     return found
 

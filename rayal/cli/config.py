@@ -26,8 +26,8 @@ from rayal.cli.source import Source
 from rayal.cli.sweep import check_run_dirs, swept_keys, values_of
 from rayal.errors import ConfigError, RayalError
 
-# Read by interpolation from inside the tree, and no argument of Loop.
-SHARED = ("model", "source")
+# Read by interpolation from inside the tree, or by a door: no argument of Loop.
+SHARED = ("model", "source", "plan")
 SELECT = "select"  # the configuration of `rayal select`
 # Groups that choose nothing by default.
 OPTIONAL = ("vocabulary", "proxy", "experiment")

@@ -16,6 +16,7 @@ from rayal.cli.explain import line_of, tell
 COMMANDS = {
     "ingest": "turn a source into a pool:         rayal ingest SOURCE POOL_DIR",
     "pool": "rows are forgotten:                rayal pool delete POOL_DIR --ids FILE",
+    "plan": "what a run will cost:             rayal plan experiment=digits strategy=margin",
     "run": "run active learning:               rayal run experiment=digits strategy=margin",
     "select": "pick rows without the loop:        rayal select --outputs 'x/*.parquet' --out FILE",
     "status": "how a run stands:                  rayal status RUN_DIR [--json] [--digest]",

@@ -27,6 +27,10 @@ from rayal.cli.source import Source
 from rayal.cli.sweep import name_part
 from rayal.cli.words import Parser
 from rayal.errors import ConfigError
+from rayal.history import History
+from rayal.ledger import Ledger
+from rayal.plan.brief import brief
+from rayal.progress import Reporter
 from rayal.rundir import RunDir
 
 _MODES = ("run", "multirun", "cfg", "info", "shell_completion")  # one of them at a time
@@ -90,7 +94,9 @@ def _run(config: DictConfig, swept: Sequence[str]) -> int:
         plain = resolve(config)
         plain["run_dir"] = run_dir = _run_dir(plain, swept)
         find_modules(plain)
-        state = build(plain).run(plain)
+        run = build(plain)
+        foretell(run, plain.get("plan", "off"))
+        state = run.run(plain)
         report = RunDir(run_dir).path / "report.html"
     except Exception as error:
         line = line_of(error)
@@ -100,6 +106,33 @@ def _run(config: DictConfig, swept: Sequence[str]) -> int:
     is_there = f"; report: {run_dir.rstrip('/')}/report.html" if report.is_file() else ""
     print(f"{run_dir}: {state}{is_there}")
     return 0
+
+
+def foretell(run: Any, how: Any) -> None:
+    """Says in a few lines what a run will cost, where it has rounds left.
+
+    Raises:
+        ConfigError: `how` is neither short nor off.
+    """
+    if how in ("off", False):
+        return
+    if how not in ("short", True):
+        raise ConfigError(f"plan is {how}, expected short or off; correct plan=...")
+    try:
+        lines = brief(run, _num_finished(run))
+    except Exception as error:  # whatever it is, the run will say it itself, if it meets it
+        said = line_of(error) or f"{type(error).__name__}: {error}"
+        lines = [f"plan: none could be made ({said}); plan=off leaves it out"]
+    for line in lines:
+        Reporter().say(line)
+
+
+def _num_finished(run: Any) -> int:
+    """Gives how many rounds of a run are done."""
+    if not run.dir.has_run:
+        return 0
+    with Ledger.open(run.ledger_url, run.dir.read_id(), writer=False) as ledger:
+        return History(ledger, run.dir, run.vocabulary).num_finished()
 
 
 def find_modules(plain: dict[str, Any]) -> None:

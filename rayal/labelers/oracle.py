@@ -50,6 +50,8 @@ class Oracle:
     restart asks for again is what was asked for.
     """
 
+    may_be_tried = True  # an order stays in its folder: a plan may place one in a folder of its own
+
     def __init__(
         self,
         noise: float = 0.0,

@@ -16,7 +16,7 @@ from rayal.selectors.nearest import nearest, squared_distances
 from rayal.selectors.sample import centroids, keyed_sample
 from rayal.selectors.space import blocks
 from rayal.selectors.turns import clusters_of
-from rayal.types import Candidates, Float64s, Ids, Slice
+from rayal.types import Candidates, Float64s, Ids, Slice, Work
 
 Int64s = npt.NDArray[np.int64]
 MOST_FLAT = 100_000  # cells; beyond, two levels: a row would meet too many centroids
@@ -160,6 +160,16 @@ class Stored:
 
     def name(self, cluster: int) -> int:
         return int(self.codes[cluster])
+
+
+def work_of_cells(
+    num_candidates: int, number: int, sample_per_cluster: int, num_iterations: int, width: int
+) -> Work:
+    """Gives the work of `fit_cells` and of M assignments: multiplications; 16 bytes a row stay."""
+    number = max(1, min(number, num_candidates))
+    trained = num_iterations * min(num_candidates, sample_per_cluster * number)
+    products = float(num_candidates + trained) * number * width
+    return Work(products, num_iterations, 16.0 * num_candidates)
 
 
 def fit_cells(

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_counts, check_feature
-from rayal.selectors.cells import AFTER_CENTROIDS, Clustering, fit_cells, stored_clusters
+from rayal.selectors.cells import (
+    AFTER_CENTROIDS,
+    Clustering,
+    fit_cells,
+    stored_clusters,
+    work_of_cells,
+)
 from rayal.selectors.grid import Grid, fit
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.turns import take_turns
-from rayal.types import Candidates, Needs, Picks
+from rayal.types import Candidates, Needs, Picks, Work
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,12 @@ class ClusterMargin:
     def needs(self) -> Needs:
         """The feature that is clustered, or the column that names clusters."""
         return (self.feature if self.clusters is None else self.clusters,)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: multiplications of the k-means on its sample, and of M assignments."""
+        wanted = min(budget, 1_000) if self.num_clusters is None else self.num_clusters
+        size = self.sample_per_cluster, self.num_iterations
+        return work_of_cells(num_candidates, wanted, *size, width)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rayal.errors import ConfigError
@@ -10,7 +11,7 @@ from rayal.selectors.arguments import check_feature, check_precision
 from rayal.selectors.farthest import Farthest, Precision
 from rayal.selectors.limits import Limits
 from rayal.selectors.within import needs_within
-from rayal.types import Candidates, Needs, Picks
+from rayal.types import Candidates, Needs, Picks, Work
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class KCenter:
     def needs(self) -> Needs:
         """The feature whose distances count, and what the limits must know."""
         return needs_within(self.limits, self.feature)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: multiplications of M B / ln(M / B) distances; codes and what is known of a row stay."""
+        distances = num_candidates * budget / max(1.0, math.log(num_candidates / max(1, budget)))
+        return Work(distances * width, min(budget, 50), num_candidates * (width + 40.0))
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

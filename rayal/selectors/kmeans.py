@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_counts, check_feature
-from rayal.selectors.cells import AFTER_CENTROIDS, fit_cells
+from rayal.selectors.cells import AFTER_CENTROIDS, fit_cells, work_of_cells
 from rayal.selectors.grid import Grid, fit, resolution
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.turns import take_turns
-from rayal.types import Candidates, Needs, Picks
+from rayal.types import Candidates, Needs, Picks, Work
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ class KMeans:
     def needs(self) -> Needs:
         """The feature that is clustered."""
         return (self.feature,)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: multiplications of the k-means on its sample, and of M assignments."""
+        size = self.sample_per_cluster, self.num_iterations
+        return work_of_cells(num_candidates, min(budget, self.max_clusters), *size, width)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

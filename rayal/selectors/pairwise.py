@@ -28,7 +28,7 @@ from rayal.selectors.within import (
     retake,
     room_for,
 )
-from rayal.types import NO_ID, Candidates, Float64s, Ids, Needs, Picks, Slice
+from rayal.types import NO_ID, Candidates, Float64s, Ids, Needs, Picks, Slice, Work
 
 _UNIT = 2.0**40  # similarities are summed as integers of 2^-40: in any order
 _GRAPH = "kept: graph"  # stays when a rule is opened
@@ -80,6 +80,11 @@ class Pairwise:
     def needs(self) -> Needs:
         """The feature whose neighbours count, and what the limits must know."""
         return needs_within(self.limits, self.feature)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: multiplications of the graph; M x k neighbours and similarities stay."""
+        products = float(num_candidates) ** 2 * width
+        return Work(products, held_bytes=16.0 * num_candidates * self.num_neighbours)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -10,7 +10,7 @@ from rayal import ranking
 from rayal.keys import Keys
 from rayal.selectors.best_within import best_within
 from rayal.selectors.limits import Limits
-from rayal.types import Candidates, Needs, Picks
+from rayal.types import Candidates, Needs, Picks, Work
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class TopK:
     def wants_all(self) -> bool:
         """Whether rows of any score may be picked, see Strategy.keep."""
         return self.limits is not None and bool(self.limits.group or self.limits.cost)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: M scores are looked at, and B reasons written, some 40 times as dear."""
+        return Work(num_candidates + 40.0 * budget)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

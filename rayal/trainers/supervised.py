@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +24,7 @@ from rayal.storage import atomic_path
 from rayal.trainers.descent import Descent
 from rayal.trainers.examples import EncodedRows, Examples, Positions, split
 from rayal.trainers.losses import Loss, check_class_weights, class_weight_of, default_loss
-from rayal.types import Checkpoint, Float64s, Group, Vocabulary
+from rayal.types import Checkpoint, Float64s, Group, Vocabulary, Work
 
 # One fused loop over parameters: several times faster than the default on a CPU for large tables.
 _ADAMW = functools.partial(torch.optim.AdamW, fused=True)
@@ -102,6 +102,19 @@ class Supervised:
         """
         self.model.check(vocabulary)
         check_class_weights(self.class_weights, vocabulary)
+
+    def work(self, num_labels: int) -> Work:
+        """Gives what a `fit` of L labels does without an early stop: rows passed forward and
+        backward by all members, and their steps."""
+        valid = min(max(round(self.validation_share * num_labels), 1), num_labels - 1)
+        train = num_labels - (valid if self.validation_share and num_labels > 1 else 0)
+        steps = -(-train // self.rows_per_step)
+        epochs = max(self.epochs, -(-self.min_steps // steps))
+        return Work(float(self.num_members * epochs * train), self.num_members * epochs * steps)
+
+    def brief(self, num_steps: int) -> Supervised:
+        """Gives the same training for so few steps a member, or the one epoch that has more."""
+        return replace(self, epochs=1, min_steps=num_steps, patience=1_000_000)
 
     def fit(
         self,

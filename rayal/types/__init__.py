@@ -57,6 +57,7 @@ from rayal.types.rows import (
     Slice,
 )
 from rayal.types.vocabulary import Vocabulary
+from rayal.types.work import Costed, CostedTrainer, Work
 
 __all__ = [
     "DETAILS",
@@ -71,6 +72,8 @@ __all__ = [
     "Capabilities",
     "Checkpoint",
     "Chunk",
+    "Costed",
+    "CostedTrainer",
     "Float64s",
     "Group",
     "Ids",
@@ -96,6 +99,7 @@ __all__ = [
     "TestResult",
     "Trainer",
     "Vocabulary",
+    "Work",
     "from_record",
     "num_top",
     "source_of",

@@ -15,7 +15,7 @@ from runs import STRATEGIES
 ROOT = Path(__file__).resolve().parents[3]
 WITH_MA = [f"strategy={name}" for name in STRATEGIES if name.startswith("ma")]
 ASKED = [
-    ("rayal ", "ingest pool run select status export report"),
+    ("rayal ", "ingest pool plan run select status export report"),
     ("rayal st", "status"),
     ("rayal x", ""),
     ("/opt/python3/bin/rayal run experiment=dig", "experiment=digits"),
@@ -27,6 +27,9 @@ ASKED = [
     ("rayal run strategy=power_margin strategy.scorer.be", "strategy.scorer.beta="),
     ("rayal run --config-d", "--config-dir"),
     ("rayal run --config-dir ", ""),
+    ("rayal plan --j", "--json"),
+    ("rayal plan --json strategy=ma", " ".join(WITH_MA)),
+    ("rayal plan --config-dir ", ""),
     ("rayal status r", ""),
     ("rayal run --nope strategy=ma", ""),
     ("rayal run budget strategy=ma", ""),

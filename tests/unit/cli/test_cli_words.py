@@ -10,6 +10,7 @@ MISUSED = [
     (["status", "r", "--jsno"], "rayal status: unrecognized arguments: --jsno"),
     (["export", "r"], "rayal export: the following arguments are required: --out"),
     (["report", "r", "--compare"], None),
+    (["plan", "--nope"], "rayal plan: unrecognized arguments: --nope"),
     (["report"], "rayal report: the following arguments are required: run_dir"),
     (["run", "--nope"], "rayal run: unrecognized arguments: --nope"),
     (["run", "--cfg", "jop"], "rayal run: argument --cfg/-c: invalid choice: 'jop'"),
@@ -29,7 +30,7 @@ def test_a_word_that_is_not_taken(doors: Doors, words: list[str], part: str | No
     assert doors(*words).err == f"{line}\n"
 
 
-@pytest.mark.parametrize("command", ["ingest", "select", "status", "export", "report"])
+@pytest.mark.parametrize("command", ["ingest", "plan", "select", "status", "export", "report"])
 def test_help_is_no_error(doors: Doors, command: str) -> None:
     assert f"usage: rayal {command}" in doors(command, "--help").done().out
 

@@ -1,0 +1,1 @@
+"""What a run will cost, before it starts: measured on a few real rows, summed over its rounds."""

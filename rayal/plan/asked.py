@@ -1,0 +1,121 @@
+"""What a configured run asks for, as a plan needs it: numbers that no measurement is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rayal.pool import Pool
+from rayal.strategy import Strategy
+from rayal.types import Labeler, Needs, Predictor, Progress, StoppingRule, Trainer, Vocabulary
+
+
+class Run(Protocol):
+    """The parts of a run that is built and has not begun; `rayal.loop.Loop` is one."""
+
+    pool: Pool
+    engine: Any
+    strategy: Strategy
+    cold_start: Strategy
+    predictor: Predictor
+    trainer: Trainer
+    labeler: Labeler
+    stopping: StoppingRule
+    vocabulary: Vocabulary
+    num_rounds: int
+    budget: int
+    seed: int
+    dir: Any
+    test_labels: str | None
+    test_budget: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Sizes, counts and prices of a run. M is `keep`; None: all rows."""
+
+    shard_rows: tuple[int, ...]  # living rows of each shard to score
+    shard_bytes: int  # of those files
+    num_test_rows: int
+    num_test_shards: int
+    num_rounds: int
+    budget: int
+    keep: int | None
+    keep_cold: int | None
+    features: Needs  # what the selector needs of a candidate
+    selector: str
+    scorer: str | None
+    num_workers: int  # scoring processes beside the driver; 0: the driver scores
+    in_flight: int
+    num_ranks: int  # training processes beside the driver; 0: the driver trains
+    gpus_a_worker: float
+    price_minor: int
+    currency: str
+    test_budget: int
+    first_round: int = 0  # rounds before it are done
+
+    @property
+    def num_rows(self) -> int:
+        """N, the rows of one scoring pass."""
+        return sum(self.shard_rows)
+
+    @property
+    def num_shards(self) -> int:
+        """How many files one pass reads."""
+        return len(self.shard_rows)
+
+    def num_labels(self, t: int) -> int:
+        """Gives how many labels there are once round t has its own."""
+        return min(self.num_rows, (t + 1) * self.budget)
+
+
+def asked_of(run: Run, first_round: int = 0) -> Asked:
+    """Gives what a run asks for. O(shards) time; no file is read."""
+    engine, strategy = run.engine, run.strategy
+    shards = run.pool.shards
+    return Asked(
+        shard_rows=tuple(shard.num_live for shard in shards),
+        shard_bytes=sum(shard.size_bytes for shard in shards),
+        num_test_rows=run.pool.num_test_rows,
+        num_test_shards=len(run.pool.test_shards),
+        num_rounds=run.num_rounds,
+        budget=run.budget,
+        keep=strategy.keep(run.budget),
+        keep_cold=run.cold_start.keep(run.budget),
+        features=tuple(strategy.selector.needs),
+        selector=type(strategy.selector).__name__,
+        scorer=None if strategy.scorer is None else type(strategy.scorer).__name__,
+        num_workers=getattr(engine, "num_workers", 0),
+        in_flight=getattr(engine, "in_flight", 1),
+        num_ranks=run.trainer.num_workers,
+        gpus_a_worker=getattr(engine, "num_gpus", 0),
+        price_minor=run.labeler.price_minor,
+        currency=run.labeler.currency,
+        test_budget=run.test_budget,
+        first_round=first_round,
+    )
+
+
+def rounds_of(asked: Asked, stopping: StoppingRule, seconds_a_round: float) -> tuple[int, str]:
+    """Gives after which round the run ends, as a number of rounds, and which rule ends it ("": all
+    rounds are run). The stopping rule is asked as the run will ask it, without test results."""
+    for t in range(asked.first_round, asked.num_rounds):
+        have = asked.num_labels(t - 1) if t else 0
+        more = min(asked.budget, asked.num_rows - have)
+        if more < 1:
+            return t, "every row of the pool is labelled"
+        tests = asked.test_budget * asked.price_minor
+        progress = Progress(
+            round=t,
+            num_labels=have,
+            amount_minor=have * asked.price_minor + tests,
+            elapsed_s=(t - asked.first_round) * seconds_a_round,
+            num_unlabelled=asked.num_rows - have,
+            tests=(),
+            next_labels=more,
+            next_amount_minor=more * asked.price_minor,
+        )
+        reason = stopping.stop(progress)
+        if reason is not None:
+            return t, reason
+    return asked.num_rounds, ""
