@@ -106,6 +106,27 @@ def _own_and_files(pid: int) -> tuple[int, int]:
     return sizes.get("RssAnon", 0), sizes.get("RssFile", 0) + sizes.get("RssShmem", 0)
 
 
+class Others:
+    """How many cores other processes of the machine took while a block ran."""
+
+    def __enter__(self) -> Others:
+        self._before = self._look()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        after = self._look()
+        self.busy_s, self.wall_s = (b - a for a, b in zip(self._before, after, strict=True))
+
+    def cores(self, own_cpu_s: float) -> float:
+        """Gives that, where the block itself took so many CPU seconds."""
+        return max(0.0, self.busy_s - own_cpu_s) / max(1e-9, self.wall_s)
+
+    @staticmethod
+    def _look() -> tuple[float, float]:
+        times = psutil.cpu_times()
+        return sum(times) - times.idle - times.iowait, time.monotonic()
+
+
 def plan(words: Sequence[str]) -> dict:
     """Gives what `rayal plan --json` says."""
     said = subprocess.run(
@@ -147,15 +168,21 @@ def compare(case: Case, folder: Path) -> bool:
     """Prints a plan beside its run; gives whether wall and memory are as wanted."""
     run_dir = folder / f"run-{case.name}"
     shutil.rmtree(run_dir, ignore_errors=True)
-    load = os.getloadavg()[0]
-    planned = plan(case.words)
-    wall_s, cpu_s, peaks, rounds = run(case.words, run_dir)
+    with Others() as before:
+        own_s = _children_s()
+        planned = plan(case.words)
+        own_s = _children_s() - own_s
+    with Others() as meanwhile:
+        wall_s, cpu_s, peaks, rounds = run(case.words, run_dir)
     written = sum(path.stat().st_size for path in run_dir.rglob("*") if path.is_file())
     shutil.rmtree(run_dir, ignore_errors=True)
     tuned = "" if case.is_tuned else "; not tuned on"
     took_s = planned["took_s"]
     print(f"\n{case.name}: {' '.join(case.words)}")
-    print(f"(load {load:.1f} before{tuned}; planned in {took_s:.0f} s)")
+    print(
+        f"(planned in {took_s:.0f} s{tuned}; others took {before.cores(own_s):.1f} cores meanwhile, "
+        f"{meanwhile.cores(cpu_s):.1f} during the run)"
+    )
     print(f"{'':18} {'planned':>10} {'real':>10} {'ratio':>7}")
     clocked = {}
     for name in CLOCKED:
@@ -175,6 +202,11 @@ def compare(case: Case, folder: Path) -> bool:
     kept = sum(size for name, size in planned["disk"].items() if not name.startswith("slices"))
     _line("kept on disk", kept / 1e6, written / 1e6, "MB")
     return is_met
+
+
+def _children_s() -> float:
+    times = os.times()  # a plan's own processes, but for those that Ray puts away itself
+    return times.children_user + times.children_system
 
 
 def _line(name: str, mine: float, real: float, unit: str, within: float | None = None) -> bool:

@@ -98,8 +98,8 @@ class Planning:
         """Gives the plan of a run from what was measured."""
         assert self.here is not None
         asked = asked_of(run)
-        strategy = run.strategy.selector, run.trainer, run.stopping
-        return asked, plan_of(asked, measured, self.here, *strategy)
+        parts = run.strategy.selector, Parts.of(run).trainers, run.stopping
+        return asked, plan_of(asked, measured, self.here, *parts)
 
     def fits(self, words: str) -> bool:
         """Whether the run fits with more words; nothing is measured again."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rayal.pool import Pool
-from rayal.strategy import Strategy
+from rayal.strategy import Proxy, Strategy
 from rayal.types import Labeler, Needs, Predictor, Progress, StoppingRule, Trainer, Vocabulary
 
 
@@ -25,6 +25,7 @@ class Run(Protocol):
     num_rounds: int
     budget: int
     seed: int
+    proxy: Proxy | None
     dir: Any
     test_labels: str | None
     test_budget: int
@@ -52,12 +53,27 @@ class Asked:
     price_minor: int
     currency: str
     test_budget: int
+    proxy_rows: int | None = None  # that a proxy lets through to the model; None: all
     first_round: int = 0  # rounds before it are done
 
     @property
     def num_rows(self) -> int:
         """N, the rows of one scoring pass."""
         return sum(self.shard_rows)
+
+    @property
+    def scored_rows(self) -> tuple[int, ...]:
+        """Rows of each shard that the model scores: all, or those that a proxy lets through."""
+        if self.proxy_rows is None or self.proxy_rows >= self.num_rows:
+            return self.shard_rows
+        share = self.proxy_rows / self.num_rows
+        return tuple(round(rows * share) for rows in self.shard_rows)
+
+    @property
+    def num_candidates(self) -> int:
+        """M, or all rows that the model scores."""
+        scored = sum(self.scored_rows)
+        return scored if self.keep is None else min(self.keep, scored)
 
     @property
     def num_shards(self) -> int:
@@ -92,6 +108,9 @@ def asked_of(run: Run, first_round: int = 0) -> Asked:
         price_minor=run.labeler.price_minor,
         currency=run.labeler.currency,
         test_budget=run.test_budget,
+        proxy_rows=None
+        if run.proxy is None
+        else max(run.proxy.num_rows, strategy.keep(run.budget) or 0),
         first_round=first_round,
     )
 

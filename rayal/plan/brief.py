@@ -48,15 +48,18 @@ def brief(run: Run, first_round: int = 0) -> list[str]:
     asked = asked_of(run, first_round)
     if first_round >= asked.num_rounds:
         return []
-    if asked.num_rows < SMALL_ROWS or not isinstance(run.trainer, CostedTrainer):
+    if asked.num_rows < SMALL_ROWS or not all(
+        isinstance(one, CostedTrainer) for one in Parts.of(run).trainers
+    ):
         return _spend(asked)
-    predictor = copy.deepcopy(run.predictor)  # it would keep the trial's model
-    parts = replace(Parts.of(run), engine=_InProcess(), predictor=predictor)
+    # Predictors would keep the trial's models.
+    predictor, proxy = copy.deepcopy((run.predictor, run.proxy))
+    parts = replace(Parts.of(run), engine=_InProcess(), predictor=predictor, proxy=proxy)
     here = here_now()
     folder = tempfile.mkdtemp(prefix=".rayal-plan-", dir=existing(run.dir.path))
     with _own_threads():
         measured = measure(parts, folder, _LIMIT_S)
-    plan = plan_of(asked, measured, here, run.strategy.selector, run.trainer, run.stopping)
+    plan = plan_of(asked, measured, here, run.strategy.selector, parts.trainers, run.stopping)
     lines = short(plan, asked)
     if found := misfits(plan, asked, measured, machine_of(run.dir.path)):
         lines.append(

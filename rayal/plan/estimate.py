@@ -44,7 +44,7 @@ def plan_of(
     measured: Measured,
     here: Here,
     selector: Selector,
-    trainer: Trainer,
+    trainers: Sequence[Trainer],
     stopping: StoppingRule,
 ) -> Plan:
     """Gives the plan of a run. Cost: rounds x shards.
@@ -52,7 +52,7 @@ def plan_of(
     Times of a pass are laws of (shards, rows) measured with the run's own workers; where they were
     measured with fewer, the work is shared among as many as there are cores.
     """
-    one = _Rounds(asked, measured, here, selector, trainer)
+    one = _Rounds(asked, measured, here, selector, trainers)
     rounds = [list(one.of_round(t)) for t in range(asked.first_round, asked.num_rounds)]
     usual_s = sum(phase.wall_s for phase in rounds[-1]) if rounds else 0.0
     end, stops = rounds_of(asked, stopping, usual_s)
@@ -80,7 +80,7 @@ class _Rounds:
     measured: Measured
     here: Here
     selector: Selector
-    trainer: Trainer
+    trainers: Sequence[Trainer]
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
@@ -98,7 +98,7 @@ class _Rounds:
         )
         yield self._score(t)
         select_s, select_cpu_s = self._select(t, budget)
-        candidate_bytes = _row_bytes(asked, measured) * (asked.keep or asked.num_rows)
+        candidate_bytes = _row_bytes(asked, measured) * asked.num_candidates
         yield Phase("select", t, select_s, select_cpu_s, read_bytes=candidate_bytes if t else 0.0)
         hit = shards_hit(asked.num_shards, budget)
         share = hit / max(1, asked.num_shards)
@@ -131,7 +131,8 @@ class _Rounds:
             wall_s = max(wall_s * measured.num_workers / workers, cpu_s / cores)
         # The last shards keep some workers waiting.
         wall_s *= -(-asked.num_shards // workers) * workers / max(1, asked.num_shards)
-        left = survivors(asked.shard_rows, keep, workers * asked.in_flight)
+        rows = asked.scored_rows if t else asked.shard_rows
+        left = survivors(rows, keep, workers * asked.in_flight)
         row = _row_bytes(asked, measured) if t else _ID_AND_SCORE_BYTES
         sent = asked.num_shards * measured.report_bytes if asked.num_workers else 0.0
         gpus = workers * asked.gpus_a_worker if t else 0.0
@@ -144,8 +145,7 @@ class _Rounds:
             one = measured.selected_cold
             scale = max(1.0, budget / max(1, one.budget))
             return one.wall_s * scale, one.cpu_s * scale
-        wanted = asked.keep or asked.num_rows
-        wanted = min(wanted, asked.num_rows)
+        wanted = asked.num_candidates
         found = select_seconds(self.selector, measured.selected, wanted, budget, self._width())
         last = measured.selected[-1]
         if not isinstance(self.selector, Costed) and found > last.wall_s * 1.5:
@@ -161,7 +161,7 @@ class _Rounds:
         if not isinstance(self.selector, Costed):
             return 0.0
         last, width = self.measured.selected[-1], self._width()
-        wanted = min(self.asked.keep or self.asked.num_rows, self.asked.num_rows)
+        wanted = self.asked.num_candidates
         whole = self.selector.work(wanted, self.asked.budget, width).held_bytes
         return max(
             0.0, whole - self.selector.work(last.num_candidates, last.budget, width).held_bytes
@@ -172,15 +172,15 @@ class _Rounds:
 
     def _train(self, t: int) -> Phase:
         measured, num_labels = self.measured, self.asked.num_labels(t)
-        work = (0.0, 0.0)
-        if isinstance(self.trainer, CostedTrainer):
-            asked_for = self.trainer.work(num_labels)
-            work = (asked_for.amount, asked_for.steps)
-        wall_s = measured.train.wall(*work, num_labels)
-        cpu_s = measured.train.cpu(*work, num_labels)
-        if t == self.asked.first_round:
-            wall_s, cpu_s = wall_s + measured.first_train_s, cpu_s + measured.first_train_s
-        gpus = max(1, self.asked.num_ranks) if self.trainer.use_gpu else 0
+        wall_s = cpu_s = measured.first_train_s if t == self.asked.first_round else 0.0
+        for trainer, law in zip(self.trainers, measured.trains, strict=True):
+            work = (0.0, 0.0)
+            if isinstance(trainer, CostedTrainer):
+                asked_for = trainer.work(num_labels)
+                work = (asked_for.amount, asked_for.steps)
+            wall_s += law.wall(*work, num_labels)
+            cpu_s += law.cpu(*work, num_labels)
+        gpus = max(1, self.asked.num_ranks) if self.trainers[0].use_gpu else 0
         read = num_labels * measured.labels.snapshot_bytes
         return Phase("train", t, wall_s, cpu_s, gpus * wall_s, read, measured.checkpoint_bytes)
 
@@ -228,7 +228,9 @@ def _row_bytes(asked: Asked, measured: Measured) -> float:
 
 def _disk(asked: Asked, measured: Measured, num_rounds: int) -> dict[str, float]:
     at_once = max(1, asked.num_workers) * asked.in_flight
-    slices = survivors(asked.shard_rows, asked.keep, at_once) * _row_bytes(asked, measured)
+    slices = survivors(asked.scored_rows, asked.keep, at_once) * _row_bytes(asked, measured)
+    if asked.proxy_rows is not None:
+        slices += survivors(asked.shard_rows, asked.proxy_rows, at_once) * _ID_AND_SCORE_BYTES
     if num_rounds < 2:
         cold = survivors(asked.shard_rows, asked.keep_cold, at_once)
         slices = cold * _ID_AND_SCORE_BYTES

@@ -51,7 +51,7 @@ def misfits(plan: Plan, asked: Asked, measured: Measured, machine: Any) -> list[
 def slices_text(asked: Asked, measured: Measured) -> str:
     """Gives the arithmetic of what a pass leaves on disk."""
     at_once = max(1, asked.num_workers) * asked.in_flight
-    left = survivors(asked.shard_rows, asked.keep, at_once)
+    left = survivors(asked.scored_rows, asked.keep, at_once)
     row = 16 + sum(one for _, one in measured.widths.values())
     widths = [f"{n:,} x {b // max(1, n)}" for n, b in measured.widths.values()]
     rows = f"{left:,.0f} rows" if asked.keep is None else f"{left:,.0f} survivors of {asked.keep:,}"

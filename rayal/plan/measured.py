@@ -10,7 +10,7 @@ from rayal.plan.asked import Run
 from rayal.plan.laws import Law
 from rayal.plan.watch import Memory
 from rayal.pool import Pool
-from rayal.strategy import Strategy
+from rayal.strategy import Proxy, Strategy
 from rayal.types import Labeler, Predictor, Trainer, Vocabulary
 
 
@@ -29,6 +29,18 @@ class Parts:
     num_rounds: int
     budget: int
     seed: int
+    proxy: Proxy | None = None
+
+    @property
+    def trainers(self) -> tuple[Trainer, ...]:
+        """The run's own trainer, and that of a proxy."""
+        return (self.trainer,) if self.proxy is None else (self.trainer, self.proxy.trainer)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The payload columns that models read."""
+        of_proxy = () if self.proxy is None else self.proxy.predictor.columns()
+        return tuple(dict.fromkeys((*self.predictor.columns(), *of_proxy)))
 
     @classmethod
     def of(cls, run: Run) -> Parts:
@@ -45,6 +57,7 @@ class Parts:
             run.num_rounds,
             run.budget,
             run.seed,
+            run.proxy,
         )
 
 
@@ -87,7 +100,7 @@ class Measured:
     cold: Law
     score: Law
     test: Law
-    train: Law
+    trains: tuple[Law, ...]  # of each trainer
     first_train_s: float  # what the first training takes beyond another: imports
     selected: tuple[Selected, ...]
     selected_cold: Selected

@@ -59,7 +59,7 @@ def _growth(asked: Asked, measured: Measured, role: str, stage: str, held_bytes:
     scores = role == (SCORER if asked.num_workers else DRIVER)
     more = 0.0
     if scores and stage in ("score", "select"):
-        held = most_held(asked.shard_rows, asked.keep)
+        held = most_held(asked.scored_rows, asked.keep)
         more += max(0, held - measured.most_kept) * row_bytes * _COPIES
     if scores and stage == "select":
         more += held_bytes / max(1, asked.num_workers)

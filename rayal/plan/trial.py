@@ -68,7 +68,7 @@ class Trial:
         self.stages.begin()
         try:
             with stage("start") as opened:
-                self.engine.open(self.pool, parts.predictor, parts.trainer)
+                self.engine.open(self.pool, parts.predictor, parts.trainer, parts.proxy)
             with stage("start") as rehearsed:
                 self._rehearse()
             cold, done = self.passes.law_of_scoring(
@@ -78,9 +78,8 @@ class Trial:
             fetch = self._fetch()
             labels, notes = self._answered(rows, picks)
             self.passes.taken = labels.taken
-            training = Trainings(parts, self.dir, self.stages)
-            train, first_train_s, more = training.law(labels.snapshot, self.limit_s)
-            checkpoint = training.checkpoint
+            trains, first_train_s = self._trained(labels.snapshot, notes)
+            checkpoint = self.checkpoints[0]
             score, done = self.passes.law_of_scoring(
                 parts.strategy, checkpoint, parts.predictor.batch_rows, self.limit_s
             )
@@ -97,7 +96,7 @@ class Trial:
             cold=cold,
             score=score,
             test=test,
-            train=train,
+            trains=trains,
             first_train_s=first_train_s,
             selected=tuple(selected),
             selected_cold=selected_cold,
@@ -115,11 +114,11 @@ class Trial:
             read_bytes=read_bytes,
             test_read_bytes=test_read_bytes,
             report_bytes=_report_bytes(self.dir.path),
-            checkpoint_bytes=_size_of(self.dir.inside(checkpoint.path)),
+            checkpoint_bytes=sum(_size_of(self.dir.inside(one.path)) for one in self.checkpoints),
             base=self.stages.base,
             peaks=self.stages.peaks,
             gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
-            notes=(*notes, *more),
+            notes=tuple(notes),
         )
 
     def _rehearse(self) -> None:
@@ -127,6 +126,9 @@ class Trial:
         scores = parts.strategy if parts.num_rounds > 1 else None
         keys = Keys(parts.seed, 0)
         preflight.rehearse(self.engine, scores, parts.trainer, parts.vocabulary, keys)
+        if parts.proxy is not None:
+            words = parts.vocabulary
+            preflight.rehearse_proxy(self.engine, parts.proxy, parts.strategy, words, keys)
 
     def _cold_batch(self, done: Pass) -> tuple[Picks, Any, Selected]:
         """Gives a batch of the cold start with its rows, and what it took to choose it."""
@@ -163,6 +165,20 @@ class Trial:
         shard, share = self.pool.shards[place], self._share(place)
         with self.stages.stage("label"):
             return answered(self.parts, self.dir, rows, picks, shard, share)
+
+    def _trained(self, snapshot: Path, notes: list[str]) -> tuple[tuple[Law, ...], float]:
+        """Gives the law of each training, and what the first takes beyond it."""
+        laws, first_train_s = [], 0.0
+        self.checkpoints: list[Checkpoint] = []
+        for which in range(len(self.parts.trainers)):
+            training = Trainings(self.parts, which, self.dir, self.stages)
+            law, first_s, more = training.law(snapshot, self.limit_s)
+            laws.append(law)
+            first_train_s = max(first_train_s, first_s)
+            notes += more
+            self.checkpoints.append(training.checkpoint)
+        self.passes.by_proxy = self.checkpoints[-1]
+        return tuple(laws), first_train_s
 
     def _selected(self, checkpoint: Checkpoint) -> tuple[list[Selected], int]:
         """Gives what batches took to choose among as many real candidates as time and disk allow,
@@ -204,7 +220,7 @@ class Trial:
                 chunk = footer.row_group(group).column(at)
                 name = chunk.path_in_schema.split(".")[0]
                 sizes[name] = sizes.get(name, 0) + chunk.total_compressed_size
-        model = {"sample_id", *parts.predictor.columns()}
+        model = {"sample_id", *parts.columns}
         read = sum(size for name, size in sizes.items() if name in {*model, *needs})
         test = sum(size for name, size in sizes.items() if name in model)
         rows = max(1, shard.num_rows)

@@ -103,7 +103,7 @@ class _Paper:
             self.ask(ledger, past, t, rows)
         known = {int(i): self.known[int(i)] for i in rows.column("sample_id").to_numpy()}
         with self.clock("snapshot", number):
-            columns = parts.predictor.columns()
+            columns = parts.columns
             snapshot = self.dir.write_snapshot(t, known, [batch], columns, parts.vocabulary)
         with self.clock("report", 1):
             write_report(ledger, self.dir)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rayal.engine.restricted import restricted
+from rayal.engine.restricted import proxied, restricted
 from rayal.engine.scoring import Pass, Scoring, Testing
 from rayal.engine.survivors import Taken, write_taken
 from rayal.keys import Keys
@@ -33,6 +34,7 @@ class Passes:
         self.num_workers = max(1, getattr(parts.engine, "num_workers", 1))
         self.taken = Taken(np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
         self.widths: dict[str, tuple[int, int]] = {}  # feature -> (numbers, bytes) a row
+        self.by_proxy = Checkpoint("", "")  # of a proxy
         self.a_row_s = 0.0  # of the last pass
         self._turn = 0
 
@@ -43,9 +45,14 @@ class Passes:
         return pool
 
     def score(
-        self, strategy: Strategy, checkpoint: Checkpoint | None, keep: int | None
+        self,
+        strategy: Strategy,
+        checkpoint: Checkpoint | None,
+        keep: int | None,
+        share: float = 1.0,
     ) -> tuple[Pass, Clock]:
-        """Gives one pass over what the engine has now, as a round does it."""
+        """Gives one pass over what the engine has now, as a round does it: where there is a proxy
+        after its own, which lets a share of its rows through."""
         self._turn += 1
         folder, path = self.dir.path / "passes" / str(self._turn), self._taken_path()
         folder.mkdir(parents=True)
@@ -64,6 +71,10 @@ class Passes:
             kind=parts.vocabulary.kind,
         )
         with self.stages.stage("cold" if checkpoint is None else "score") as clock:
+            if parts.proxy is not None and checkpoint is not None:
+                few = replace(parts.proxy, num_rows=max(1, round(share * parts.proxy.num_rows)))
+                path = str(self.dir.inside(self.by_proxy.path))
+                scoring, _, _ = proxied(parts.engine, scoring, few, self.by_proxy, path)
             scoring, _ = restricted(parts.engine, scoring, strategy.restriction, parts.budget)
             done = parts.engine.score(scoring)
         if checkpoint is not None and not self.widths:
@@ -81,7 +92,7 @@ class Passes:
             pool = self.over(places, min(most_rows, max(unit, self.most_rows() // len(places))))
             share = pool.num_rows / max(1, self.pool.num_rows)
             some = None if keep is None else max(1, min(keep, round(keep * share)))
-            done, clock = self.score(strategy, checkpoint, some)
+            done, clock = self.score(strategy, checkpoint, some, share)
             self.a_row_s = clock.wall_s / max(1, pool.num_rows)
             return Point((len(places), pool.num_rows), clock.wall_s, clock.cpu_s), done
 

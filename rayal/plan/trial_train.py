@@ -22,8 +22,9 @@ _LABELS = 1_000  # of whole trainings, where a trainer does not state its work
 class Trainings:
     """Trainings of made-up labels, by the run's own engine."""
 
-    def __init__(self, parts: Parts, run_dir: RunDir, stages: Stages) -> None:
-        self.parts, self.dir, self.stages = parts, run_dir, stages
+    def __init__(self, parts: Parts, which: int, run_dir: RunDir, stages: Stages) -> None:
+        self.parts, self.which, self.dir, self.stages = parts, which, run_dir, stages
+        self.trainer = parts.trainers[which]
         self.checkpoint = Checkpoint("", "")
         self._turn = 0
 
@@ -31,7 +32,7 @@ class Trainings:
         """Gives the law of a training in (rows passed, steps, labels), what the first one takes
         beyond it (imports), and what is estimated. The last checkpoint stays."""
         self._labels = pq.read_table(snapshot)
-        num_labels, trainer = self._labels.num_rows, self.parts.trainer
+        num_labels, trainer = self._labels.num_rows, self.trainer
         if not isinstance(trainer, CostedTrainer):
             return self._whole(min(num_labels, _LABELS))
         first = self._fit(_brief(trainer, _FEW), num_labels)
@@ -45,9 +46,9 @@ class Trainings:
     def _whole(self, num_labels: int) -> tuple[Law, float, list[str]]:
         points = []
         for number in (max(1, num_labels // 4), max(1, num_labels // 2)):
-            clock = self._fit(self.parts.trainer, number)
+            clock = self._fit(self.trainer, number)
             points.append(Point((0.0, 0.0, number), clock.wall_s, clock.cpu_s))
-        name = type(self.parts.trainer).__name__
+        name = type(self.trainer).__name__
         note = (
             f"training is estimated: {name} does not state its work, so two small ones were "
             "measured and drawn out in a line of their labels"
@@ -61,9 +62,10 @@ class Trainings:
 
     def _fit(self, trainer: Trainer, num_labels: int) -> Clock:
         self._turn += 1
-        labels = self.dir.path / f"labels-{self._turn}.parquet"
+        name = f"{self.which}-{self._turn}"
+        labels = self.dir.path / f"labels-{name}.parquet"
         pq.write_table(self._labels.slice(0, num_labels), labels)
-        out = self.dir.path / "checkpoints" / str(self._turn)
+        out = self.dir.path / "checkpoints" / name
         out.parent.mkdir(exist_ok=True)
         words, keys = self.parts.vocabulary, Keys(self.parts.seed, 0)
         with self.stages.stage("train") as clock:

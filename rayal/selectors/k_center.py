@@ -72,7 +72,8 @@ class KCenter:
         return needs_within(self.limits, self.feature)
 
     def work(self, num_candidates: int, budget: int, width: int) -> Work:
-        """Gives its work: multiplications of M B / ln(M / B) distances; codes and what is known of a row stay."""
+        """Gives its work: multiplications of M B / ln(M / B) distances. Codes of all rows stay, and
+        40 bytes a row."""
         distances = num_candidates * budget / max(1.0, math.log(num_candidates / max(1, budget)))
         return Work(distances * width, min(budget, 50), num_candidates * (width + 40.0))
 

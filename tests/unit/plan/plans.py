@@ -57,7 +57,7 @@ MEASURED = Measured(
     cold=Law((0.0, 0.1, 0.0), (0.0, 0.1, 0.0)),
     score=Law((1.0, 0.2, 0.001), (1.0, 0.2, 0.002)),
     test=Law((0.0, 0.1, 0.01), (0.0, 0.1, 0.01)),
-    train=Law((1.0, 0.0, 0.1, 0.0), (1.0, 0.0, 0.1, 0.0)),
+    trains=(Law((1.0, 0.0, 0.1, 0.0), (1.0, 0.0, 0.1, 0.0)),),
     first_train_s=2.0,
     selected=(Selected(1_000, 10, 0.5, 0.5), Selected(1_000, 100, 2.0, 1.0)),
     selected_cold=Selected(1_000, 100, 0.25, 0.25),
@@ -108,7 +108,7 @@ def planned(
         measured,
         HERE,
         TopK() if selector is None else selector,
-        Steps(),
+        tuple(Steps() for _ in measured.trains),
         AnyOf() if stopping is None else stopping,
     )
 

@@ -67,6 +67,17 @@ def test_what_was_measured_with_the_workers_is_taken_as_it_is() -> None:
     assert _walls("score", measured=measured, num_workers=2)[1] == pytest.approx(13.0)
 
 
+def test_a_proxy_trains_too_and_lets_few_rows_through() -> None:
+    proxied = replace(MEASURED, trains=MEASURED.trains * 2)
+    assert _walls("train", measured=proxied) == pytest.approx([6.0, 4.0, 4.0])
+    plan = planned(measured=proxied, proxy_rows=2_000)
+    # Of the proxy's pass 2,000 (1 + H(9) - 1) rows of 16 bytes, of the model's as many as above but
+    # from ten shards of 200 rows.
+    proxy_left = sum(min(1_000, 2_000 / max(1, k)) if k > 2 else 1_000 for k in range(10))
+    left = sum(200 if k * 200 <= 1_000 else 200 * 1_000 / (k * 200) for k in range(10))
+    assert plan.disk["slices of one pass"] == pytest.approx(proxy_left * 16 + left * 48)
+
+
 def test_a_run_that_goes_on_has_no_rounds_that_are_done() -> None:
     plan = planned(first_round=2)
     assert {phase.round for phase in plan.phases} == {-1, 2}

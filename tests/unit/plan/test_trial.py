@@ -42,7 +42,7 @@ def test_a_trial_sees_every_stage(class_pool: Pool, tmp_path: Path) -> None:
     assert found.widths == {"embeds": (16, 64)}
     assert found.score.wall(5, class_pool.num_rows) > 0
     assert found.test.wall(5, class_pool.num_test_rows) > 0
-    assert found.train.wall(0, 200, 40) > 0
+    assert found.trains[0].wall(0, 200, 40) > 0
     assert found.cold.wall(5, class_pool.num_rows) > 0
     assert found.fetch.wall(1) > 0
     assert found.labels.order.wall(40) > 0
@@ -106,7 +106,7 @@ def test_a_trainer_that_states_no_work_is_tried_as_it_is(class_pool: Pool, tmp_p
     parts = _parts(class_pool, tmp_path)
     found = measure(replace(parts, trainer=_Whole(parts.trainer)), str(tmp_path / "t"), 0.1)  # type: ignore[arg-type]
     assert "_Whole does not state its work" in found.notes[0]
-    assert 1.0 < found.train.wall(0, 0, 120) - found.train.wall(0, 0, 10) < 3.0
+    assert 1.0 < found.trains[0].wall(0, 0, 120) - found.trains[0].wall(0, 0, 10) < 3.0
 
 
 def test_what_a_part_refuses_is_refused(class_pool: Pool, tmp_path: Path) -> None:
@@ -114,6 +114,20 @@ def test_what_a_part_refuses_is_refused(class_pool: Pool, tmp_path: Path) -> Non
     with pytest.raises(RayalError, match="draws"):
         measure(parts, str(tmp_path / "trial"), 0.1)
     assert not (tmp_path / "trial").exists()
+
+
+def test_a_proxy_is_trained_and_stands_before_the_model(class_pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    words = (
+        "proxy=linear",
+        "proxy.num_rows=200",
+        "strategy=badge",
+        "proxy.scorer={_target_:rayal.scorers.margin.Margin}",
+    )
+    found = _measured(class_pool, tmp_path / "a", *words)
+    assert len(found.trains) == 2
+    assert found.selected[-1].num_candidates <= 200
+    assert found.score.wall(5, class_pool.num_rows) > 0
 
 
 class _Broken(LocalEngine):
