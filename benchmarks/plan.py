@@ -180,8 +180,8 @@ def compare(case: Case, folder: Path) -> bool:
     took_s = planned["took_s"]
     print(f"\n{case.name}: {' '.join(case.words)}")
     print(
-        f"(planned in {took_s:.0f} s{tuned}; others took {before.cores(own_s):.1f} cores meanwhile, "
-        f"{meanwhile.cores(cpu_s):.1f} during the run)"
+        f"(planned in {took_s:.0f} s{tuned}; others took {before.cores(own_s):.1f} cores "
+        f"meanwhile, {meanwhile.cores(cpu_s):.1f} during the run)"
     )
     print(f"{'':18} {'planned':>10} {'real':>10} {'ratio':>7}")
     clocked = {}
