@@ -26,7 +26,7 @@ from rayal.cli.source import Source
 from rayal.cli.words import Parser
 from rayal.errors import ConfigError, RayalError
 from rayal.plan.apart import apart
-from rayal.plan.asked import Asked, asked_of
+from rayal.plan.asked import Asked, asked_of, rounds_of
 from rayal.plan.estimate import Here, here_now, plan_of
 from rayal.plan.fits import misfits, proposals, widths_in
 from rayal.plan.laws import once
@@ -84,7 +84,8 @@ class Planning:
         self.here, self.measured = here, measured
         asked, plan = self.planned(self.run, measured)
         self._check(asked, plan)
-        return asked, replace(plan, took_s=time.monotonic() - start_s)
+        notes = (*plan.notes, *self.sooner(asked, plan))
+        return asked, replace(plan, notes=notes, took_s=time.monotonic() - start_s)
 
     def built(self, *more: str) -> tuple[dict[str, Any], Any]:
         """Gives the configuration with more words, and the run that it makes, not begun."""
@@ -114,6 +115,19 @@ class Planning:
         measured = replace(self.measured, widths=widths)
         asked, plan = self.planned(run, measured)
         return not misfits(plan, asked, measured, self.machine)
+
+    def sooner(self, asked: Asked, plan: Plan) -> list[str]:
+        """Gives, of a run that time will end, what more workers would make of it, if anything."""
+        cores = self.machine.num_cores
+        by_time = rounds_of(asked, self.run.stopping, 0.0)[0] > plan.num_rounds
+        if not by_time or cores <= max(1, asked.num_workers):
+            return []
+        words = f"engine=ray engine.num_workers={cores}"
+        _, run = self.built(*shlex.split(words))
+        found = self.planned(run, self.measured)[1]
+        if found.num_rounds <= plan.num_rounds:
+            return []
+        return [f"{words} would make it {found.num_rounds} rounds in that time"]
 
     def _check(self, asked: Asked, plan: Plan) -> None:
         found = misfits(plan, asked, self.measured, self.machine)

@@ -1,4 +1,4 @@
-"""The short form that a run prints first: a small trial in this process, a second or two of it.
+"""The short form that a run prints first: a small trial in this process.
 
 What it changes in this process (thread counts of math libraries) is put back: a plan never has a
 part in an answer.
@@ -38,7 +38,8 @@ def brief(run: Run, first_round: int = 0) -> list[str]:
     """Gives the lines to print before a run whose rounds before `first_round` are done; none where
     no round is left, or the pool is small and labels cost nothing.
 
-    A pool of `SMALL_ROWS` or more is tried for about a second, whatever engine the run has: with
+    A pool of `SMALL_ROWS` or more is tried in a few tenths of a second for each kind of work, and
+    the first training imports what the run's own would; whatever engine the run has: with
     one worker here, shared among as many as there are cores. Where a run would not fit a line says
     so; to refuse is `rayal plan`'s.
 

@@ -44,11 +44,11 @@ class Parts:
 
     @classmethod
     def of(cls, run: Run) -> Parts:
-        """Gives the parts of a run."""
+        """Gives the parts of a run; of one that ends with the cold start, no other strategy."""
         return cls(
             run.pool,
             run.engine,
-            run.strategy,
+            run.strategy if run.num_rounds > 1 else run.cold_start,
             run.cold_start,
             run.predictor,
             run.trainer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # In the order of a run. `order` and `label` are without the wait for whoever answers.
@@ -66,7 +66,6 @@ class Plan:
     spread: float = 0.0  # of the scoring rate among shards, a share
     notes: tuple[str, ...] = ()
     took_s: float = 0.0  # to make this plan
-    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def wall_s(self) -> float:

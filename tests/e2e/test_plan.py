@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doors import Doors, contents, small
 
 from rayal.cli import plan as door
+from rayal.cli.plan import Planning
 from rayal.plan import brief as brief_form
+from rayal.plan.laws import Law
 from rayal.plan.machine import Machine
+from rayal.plan.measured import Measured
+from rayal.plan.phases import Plan
 from rayal.pool import Pool, ingest
 
 PHASES = ["start", "score", "select", "fetch", "order", "label", "train", "test", "files"]
@@ -98,6 +104,27 @@ def test_what_cannot_fit_is_refused_with_what_would(
     )
     offered = line.split("by the same arithmetic: ")[1].split(" (the ")[0]
     doors("plan", *words, *shlex.split(offered)).done()  # what is offered can be copied, and fits
+
+
+def test_more_workers_for_a_run_that_time_ends(
+    doors: Doors, class_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each scoring pass takes 1,000 s with one worker; three of ten rounds fit into an hour.
+    def planned(self: Planning, run: Any, measured: Measured) -> tuple[Any, Plan]:
+        slow = Law((1_000.0, 0.0, 0.0), (500.0, 0.0, 0.0))
+        return own(self, run, replace(measured, score=slow))
+
+    own = Planning.planned
+    monkeypatch.setattr(Planning, "planned", planned)
+    monkeypatch.setattr(door, "machine_of", lambda folder: Machine(4, 10**12, 10**12, "here"))
+    words = small(class_pool, "r", "num_rounds=10", "stopping=wall_time", "stopping.hours=1")
+    lines = doors("plan", *words).done().out.splitlines()
+    (note,) = [line for line in lines if "engine=ray engine.num_workers=4 would make it" in line]
+    (ends,) = [line for line in lines if line.startswith("ends ")]
+    assert "reach the limit of 1" in ends
+    assert (
+        int(note.split("would make it ")[1].split()[0]) > int(ends.split("after round ")[1][0]) + 1
+    )
 
 
 def test_nothing_fits(doors: Doors, class_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
