@@ -38,10 +38,10 @@ def brief(run: Run, first_round: int = 0) -> list[str]:
     """Gives the lines to print before a run whose rounds before `first_round` are done; none where
     no round is left, or the pool is small and labels cost nothing.
 
-    A pool of `SMALL_ROWS` or more is tried in a few tenths of a second for each kind of work, and
-    the first training imports what the run's own would; whatever engine the run has: with
-    one worker here, shared among as many as there are cores. Where a run would not fit a line says
-    so; to refuse is `rayal plan`'s.
+    A pool of `SMALL_ROWS` or more is tried with one worker here, whatever engine the run has, some
+    tenths of a second for each kind of work; what that took is shared among as many workers as
+    there are cores. The first training imports what the run's own would import. Where a run would
+    not fit a line says so; to refuse is `rayal plan`'s.
 
     Raises:
         RayalError: whatever a part of the run refuses.

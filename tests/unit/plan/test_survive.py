@@ -28,6 +28,12 @@ def test_survivors_are_as_many_as_a_pass_leaves(keep: int, at_once: int) -> None
     assert survivors(shard_rows, keep, at_once) == pytest.approx(expected, rel=0.05)
 
 
+def test_shards_need_not_be_alike() -> None:
+    shard_rows = [1_000, 9_000] * 20
+    expected = _played(shard_rows, 3_000, 1)
+    assert survivors(shard_rows, 3_000, 1) == pytest.approx(expected, rel=0.05)
+
+
 def test_without_m_every_row_survives() -> None:
     assert survivors([3, 4, 5], None, 2) == 12
     assert survivors([], None, 2) == 0
