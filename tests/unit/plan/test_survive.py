@@ -30,8 +30,8 @@ def test_survivors_are_as_many_as_a_pass_leaves(keep: int, at_once: int) -> None
 
 def test_shards_need_not_be_alike() -> None:
     shard_rows = [1_000, 9_000] * 20
-    expected = _played(shard_rows, 3_000, 1)
-    assert survivors(shard_rows, 3_000, 1) == pytest.approx(expected, rel=0.05)
+    expected = _played(shard_rows, 3_000, 4)
+    assert survivors(shard_rows, 3_000, 4) == pytest.approx(expected, rel=0.05)
 
 
 def test_without_m_every_row_survives() -> None:
