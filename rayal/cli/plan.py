@@ -25,6 +25,7 @@ from rayal.cli.run import find_modules
 from rayal.cli.source import Source
 from rayal.cli.words import Parser
 from rayal.errors import ConfigError, RayalError
+from rayal.places import Place
 from rayal.plan.apart import apart
 from rayal.plan.asked import Asked, asked_of, rounds_of
 from rayal.plan.estimate import Here, here_now, plan_of
@@ -35,6 +36,7 @@ from rayal.plan.measured import Measured, Parts
 from rayal.plan.phases import Plan
 from rayal.plan.show import table
 from rayal.plan.trial import measure
+from rayal.pool.manifest import NAME
 
 TRIAL_S = 3.0  # what each kind of work may take in the trial, about
 
@@ -158,7 +160,7 @@ def check_pool(plain: dict[str, Any]) -> None:
     if not isinstance(pool, dict) or not isinstance(pool.get("path"), str):
         return
     path, recipe, source = (pool.get(name) for name in ("path", "recipe", "source"))
-    if (Path(str(path)).expanduser() / "manifest.json").exists() or not (recipe or source):
+    if not (recipe or source) or (Place.of(str(path)) / NAME).exists():
         return
     origin = source if recipe is None else f"recipe:{recipe}" + (f":{source}" if source else "")
     flags = "".join(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from rayal import preflight
@@ -30,6 +29,7 @@ from rayal.plan.survive import most_held
 from rayal.plan.trial_labels import Answered, answered
 from rayal.plan.trial_passes import Passes, widths_of
 from rayal.plan.trial_train import Trainings
+from rayal.pool.reader import open_shard
 from rayal.rundir import RunDir
 from rayal.types import Checkpoint, Picks
 
@@ -213,7 +213,7 @@ class Trial:
         parts = self.parts
         needs = (*parts.strategy.needs_of_scorer, *parts.strategy.selector.needs)
         shard = self.pool.shards[0]
-        footer = pq.read_metadata(Path(self.pool.path) / shard.path)
+        footer = open_shard(self.pool.place, shard, self.pool.schema, verify=False).metadata
         sizes: dict[str, int] = {}
         for group in range(footer.num_row_groups):
             for at in range(footer.num_columns):
