@@ -273,3 +273,20 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(PlaceError, match=r"pip install 'rayal\[s3\]'"):
         (Place.of(bucket.url) / "lock").create_bytes(b"x")
+
+
+def test_google_without_a_login_is_a_matter_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of pyarrow's client, which asks the network for a login before it says so."""
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path("/no/such/home"))
+
+    def ask() -> None:
+        raise OSError(
+            "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of "
+            "Could not create a OAuth2 access token to authenticate the request."
+        )
+
+    with pytest.raises(PlaceError) as caught:
+        patiently("gs://bucket/run", ask, Patience(first_wait_s=0.0))
+    assert "without credentials" in str(caught.value)
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in str(caught.value)
