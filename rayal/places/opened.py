@@ -67,7 +67,7 @@ def _opened(root: str, for_parts: bool, environment: Any) -> tuple[pa_fs.FileSys
         pass  # a scheme that pyarrow does not know
     except OSError as error:  # one whose libraries are not here, such as Hadoop's
         raise PlaceError(
-            f"{root} cannot be opened ({_line(error)}); install what pyarrow needs for {scheme}, or "
+            f"{root} cannot be opened ({_line(error)}); install what pyarrow needs for it, or "
             "name a folder, or a URL such as s3://bucket/folder"
         ) from error
     import fsspec
