@@ -44,8 +44,9 @@ class Trainings:
         return fit(points), max(0.0, first.wall_s - points[0].wall_s), []
 
     def _whole(self, num_labels: int) -> tuple[Law, float, list[str]]:
-        points = []
-        for number in (max(1, num_labels // 4), max(1, num_labels // 2)):
+        few, points = max(1, num_labels // 4), []
+        first = self._fit(self.trainer, few)
+        for number in (few, max(1, num_labels // 2)):
             clock = self._fit(self.trainer, number)
             points.append(Point((0.0, 0.0, number), clock.wall_s, clock.cpu_s))
         name = type(self.trainer).__name__
@@ -53,7 +54,7 @@ class Trainings:
             f"training is estimated: {name} does not state its work, so two small ones were "
             "measured and drawn out in a line of their labels"
         )
-        return fit(points), 0.0, [note]
+        return fit(points), max(0.0, first.wall_s - points[0].wall_s), [note]
 
     def _point(self, trainer: CostedTrainer, steps: int, num_labels: int) -> Point:
         work = trainer.brief(steps).work(num_labels)

@@ -98,7 +98,7 @@ class _Whole:
         self.num_workers, self.use_gpu, self.num_threads = 0, False, 1
 
     def fit(self, labels: Any, *arguments: object) -> object:
-        time.sleep(0.01 * labels.num_rows)
+        time.sleep(0.05 * labels.num_rows)
         return self.inner.fit(labels, *arguments)  # type: ignore[attr-defined]
 
 
@@ -106,7 +106,8 @@ def test_a_trainer_that_states_no_work_is_tried_as_it_is(class_pool: Pool, tmp_p
     parts = _parts(class_pool, tmp_path)
     found = measure(replace(parts, trainer=_Whole(parts.trainer)), str(tmp_path / "t"), 0.1)  # type: ignore[arg-type]
     assert "_Whole does not state its work" in found.notes[0]
-    assert 1.0 < found.trains[0].wall(0, 0, 120) - found.trains[0].wall(0, 0, 10) < 3.0
+    grown_s = found.trains[0].wall(0, 0, 120) - found.trains[0].wall(0, 0, 10)
+    assert 2.0 < grown_s < 10.0  # 0.05 s a label
 
 
 def test_what_a_part_refuses_is_refused(class_pool: Pool, tmp_path: Path) -> None:
