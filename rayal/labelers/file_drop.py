@@ -26,7 +26,7 @@ from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
 from rayal.labelers.inbox import Inbox
 from rayal.labelers.outbox import Manifest, Outbox
-from rayal.storage import is_disk_full, path_of
+from rayal.storage import is_disk_full, named, path_of
 from rayal.types import (
     PICK_COLUMNS,
     Ack,
@@ -82,12 +82,12 @@ class FileDrop:
             ConfigError: the two folders cannot be told apart, made, written or read.
         """
         self._vocabulary = vocabulary
-        named = zip(self._places, ("outbox", "inbox"), strict=True)
-        out, back = (path_of(place or str(Path(folder) / name)) for place, name in named)
+        named_boxes = zip(self._places, ("outbox", "inbox"), strict=True)
+        out, back = (_box(place or str(Path(folder) / name)) for place, name in named_boxes)
         if out.resolve().is_relative_to(back.resolve()):
             raise ConfigError(
-                f"labeler.outbox={out} lies in labeler.inbox={back}, so what goes out would be "
-                "taken for an answer; give two folders"
+                f"labeler.outbox={named(out)} lies in labeler.inbox={named(back)}, so what goes "
+                "out would be taken for an answer; give two folders"
             )
         _open_folders(out, back)
         outbox = Outbox(out)
@@ -220,6 +220,10 @@ class FileDrop:
         return self._boxes
 
 
+def _box(text: str) -> Path:
+    return path_of(text) if "://" in text else Path(text).expanduser()
+
+
 def _open_folders(outbox: Path, inbox: Path) -> None:
     for name, folder in (("outbox", outbox), ("inbox", inbox)):
         try:
@@ -232,7 +236,8 @@ def _open_folders(outbox: Path, inbox: Path) -> None:
             if is_disk_full(error):
                 raise
             raise ConfigError(
-                f"labeler.{name}={folder} cannot be {'written' if name == 'outbox' else 'read'} "
+                f"labeler.{name}={named(folder)} cannot be "
+                f"{'written' if name == 'outbox' else 'read'} "
                 f"({error.strerror or error}); give a folder of yours that is there or can be made"
             ) from error
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from buckets import Bucket
 from doors import Doors
@@ -77,6 +78,34 @@ def test_it_is_the_run_of_a_disk(
     assert json.loads(doors("status", url, "--json").done().out)["state"] == "done"
     doors("export", url, "--out", "labels.parquet").done()
     assert url in doors("report", url).done().out
+
+
+def test_orders_and_answers_go_through_the_bucket(
+    url: str, class_pool: Pool, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of folders of the run, and of an outbox of its own; each time by another process."""
+    outbox = f"{url}-vendor/out"
+    words = _words(
+        class_pool, url, scratch / "ledger.db", "labeler=file_drop", f"labeler.outbox={outbox}"
+    )
+    inbox = Place.of(f"{url}/labeler/inbox")
+    for _ in range(2):  # rounds
+        assert run(*words) == "waiting"
+        another_process(monkeypatch)
+        assert run(*words) == "waiting"  # and nothing is ordered twice
+        there = Place.of(outbox)
+        parts = [entry.name for entry in there.list() if entry.name.endswith(".jsonl")]
+        for part in parts:
+            lines = (there / part).read_bytes().decode().splitlines()
+            ids = [json.loads(line)["sample_id"] for line in lines]
+            labels = class_pool.secret_labels(np.asarray(ids))
+            pairs = zip(ids, labels, strict=True)
+            said = "".join(f"{one},{label}\n" for one, label in pairs)
+            answers = inbox / f"{part.partition('/')[0]}/answers.csv"
+            answers.put_bytes(f"sample_id,label\n{said}".encode())
+        another_process(monkeypatch)
+    assert run(*words) == "done"
+    assert len([entry for entry in Place.of(outbox).list() if "manifest" in entry.name]) == 2
 
 
 def test_another_run_begins_from_its_round_0(
