@@ -7,6 +7,7 @@ fixed_size_list (measured).
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 
@@ -19,7 +20,7 @@ from rayal.errors import PoolError
 from rayal.types import Ids
 
 _DTYPE, _WIDTH, _LIST = b"rayal.dtype", b"rayal.width", b"rayal.list"
-_FINITE = b"rayal.finite"
+_FINITE, _SCALE = b"rayal.finite", b"rayal.scale"
 TAG_BYTES = 40  # of a value that is text: a hash, and how it begins
 _TEXTS = (
     pa.types.is_string,
@@ -30,13 +31,24 @@ _TEXTS = (
 )
 
 
-def vector_field(name: str, dtype: np.dtype, width: int, *, known_finite: bool = False) -> pa.Field:
+def vector_field(
+    name: str,
+    dtype: np.dtype,
+    width: int,
+    *,
+    known_finite: bool = False,
+    scale: np.ndarray | None = None,
+    nullable: bool = False,
+) -> pa.Field:
     """Gives the Arrow field of a column of (width,) vectors. `known_finite`: whoever writes it has
-    looked at every value, so that who reads it need not."""
+    looked at every value, so that who reads it need not. `scale`, (width,) float32: what is stored
+    are codes, and a value is its code times the scale of its place."""
     metadata = {_DTYPE: dtype.str.encode(), _WIDTH: str(width).encode()}
     if known_finite:
         metadata[_FINITE] = b"1"
-    return pa.field(name, pa.binary(dtype.itemsize * width), nullable=False, metadata=metadata)
+    if scale is not None:
+        metadata[_SCALE] = base64.b64encode(np.asarray(scale, "<f4").tobytes())
+    return pa.field(name, pa.binary(dtype.itemsize * width), nullable, metadata)
 
 
 def is_vector(field: pa.Field) -> bool:
@@ -45,7 +57,7 @@ def is_vector(field: pa.Field) -> bool:
 
 
 def vector_shape(field: pa.Field) -> tuple[np.dtype, int]:
-    """Gives dtype and width of a vector column."""
+    """Gives dtype and width of what is stored of a vector column."""
     return np.dtype(field.metadata[_DTYPE].decode()), int(field.metadata[_WIDTH])
 
 
@@ -64,6 +76,8 @@ def why_list(field: pa.Field) -> str | None:
 def odd_lists(rows: pa.RecordBatch, name: str) -> npt.NDArray[np.intp]:
     """Gives the positions of the rows that are no vectors in a column that has some: null, of
     another width, or with a null inside; none in a column of another kind. O(N D)."""
+    if name in rows.schema.names and is_vector(rows.schema.field(name)):
+        return _nulls(rows.column(name))
     width = _list_width(rows.schema.field(name)) if name in rows.schema.names else 0
     if width < 1:
         return np.empty(0, np.intp)
@@ -75,6 +89,12 @@ def odd_lists(rows: pa.RecordBatch, name: str) -> npt.NDArray[np.intp]:
         rows_of = np.repeat(np.arange(len(column)), np.maximum(lengths_N, 0))
         is_odd_N[rows_of[flat.is_null().to_numpy(zero_copy_only=False)]] = True
     return np.flatnonzero(is_odd_N)
+
+
+def _nulls(column: pa.Array) -> npt.NDArray[np.intp]:
+    if not column.null_count:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
 
 
 def _list_width(field: pa.Field) -> int:
@@ -91,26 +111,32 @@ def ids_of(rows: pa.RecordBatch) -> Ids:
 
 
 def finite_vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray | None:
-    """Gives the (N, D) array, read-only, of a vector column whose every value was found to be a
-    finite float32 when it was written, and None for any other: these need no second look."""
+    """Gives the (N, D) array, read-only or fresh, of a vector column whose every value was found to
+    be a finite float32 when it was written, and None for any other: these need no second look."""
     if not isinstance(rows, pa.RecordBatch):  # a table's columns are in pieces
         return None
     at = rows.schema.get_field_index(name)
     metadata = (rows.schema.field(at).metadata or {}) if at >= 0 else {}
-    return _of_bytes(rows.column(at), metadata) if _FINITE in metadata else None
+    if _FINITE not in metadata or rows.column(at).null_count:
+        return None
+    return _of_bytes(rows.column(at), metadata)
 
 
 def _of_bytes(column: pa.Array, metadata: Mapping[bytes, bytes]) -> np.ndarray:
     dtype, width = np.dtype(metadata[_DTYPE].decode()), int(metadata[_WIDTH])
     buffer, start = column.buffers()[1], column.offset * width * dtype.itemsize
     if buffer is None:
-        return np.empty((0, width), dtype)
-    return np.ndarray((len(column), width), dtype, buffer, start)
+        return np.empty((0, width), np.float32 if _SCALE in metadata else dtype)
+    stored_ND = np.ndarray((len(column), width), dtype, buffer, start)
+    if _SCALE not in metadata:
+        return stored_ND
+    return stored_ND * np.frombuffer(base64.b64decode(metadata[_SCALE]), "<f4")
 
 
 def vectors(rows: pa.RecordBatch | pa.Table, name: str) -> np.ndarray:
     """Gives the (N, D) array of a vector column, or of lists that are all vectors, or the (N,)
-    array of a numeric one; read-only.
+    array of a numeric one; read-only. Codes that have a scale are values again, in float32; what is
+    null holds any numbers: see `odd_lists`.
 
     Raises:
         PoolError: the column is missing, or is neither a vector nor numeric.

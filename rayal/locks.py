@@ -20,9 +20,10 @@ from rayal.errors import ConfigError
 _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
-def lock(path: Path) -> BinaryIO | None:
+def lock(path: Path, *, shared: bool = False) -> BinaryIO | None:
     """Gives the open file of a lock, whose folder is made where there is none, held until it is
-    closed, with this process's name in it; None: another holds it.
+    closed, with this process's name in it; None: another holds it. Those who hold it `shared` do so
+    together, and beside nobody else; their names are not noted.
 
     Raises:
         ConfigError: files cannot be locked there.
@@ -34,8 +35,10 @@ def lock(path: Path) -> BinaryIO | None:
         except FileNotFoundError:  # the folder was removed meanwhile
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                if shared:
+                    return file
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
                 file.flush()

@@ -109,6 +109,8 @@ def as_begun(
         ConfigError: it has grown by classes that the run does not know.
     """
     facts: dict[str, Any] = {"kind": vocabulary.kind, "classes": list(vocabulary.classes)}
+    if pool.features is not None:
+        facts["pool_features"] = f"{pool.features.key} as {pool.features.column}"
     version = None if recorded is None else pool.manifest.version_of(recorded["pool_content"])
     if recorded is None or version is None:
         version = len(pool.manifest.versions)

@@ -28,7 +28,7 @@ from rayal.errors import ConfigError, RayalError
 
 # Read by interpolation from inside the tree, or by a door: no argument of Loop.
 SHARED = ("model", "source", "plan")
-SELECT = "select"  # the configuration of `rayal select`
+SELECT, EMBED = "select", "embed"  # the configurations of commands beside `rayal run`
 # Groups that choose nothing by default.
 OPTIONAL = ("vocabulary", "proxy", "experiment")
 
@@ -229,7 +229,7 @@ def _cannot_compose(why: str, name: str) -> str:
 
 
 def _command(name: str) -> str:
-    return "rayal select" if name == SELECT else "rayal run"
+    return f"rayal {name}" if name in (SELECT, EMBED) else "rayal run"
 
 
 def _several(parsed: Sequence[Override], advice: str) -> str:

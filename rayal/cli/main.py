@@ -16,6 +16,7 @@ from rayal.cli.explain import line_of, tell
 COMMANDS = {
     "ingest": "turn a source into a pool:         rayal ingest SOURCE POOL_DIR",
     "pool": "rows are forgotten:                rayal pool delete POOL_DIR --ids FILE",
+    "embed": "a frozen model's features, once:   rayal embed checkpoint=DIR features=DIR",
     "plan": "what a run will cost:             rayal plan experiment=digits strategy=margin",
     "run": "run active learning:               rayal run experiment=digits strategy=margin",
     "select": "pick rows without the loop:        rayal select --outputs 'x/*.parquet' --out FILE",

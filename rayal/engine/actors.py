@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from rayal.engine.embedding import Embedded, Embedding
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.survivors import SliceSpec
 from rayal.engine.transport import NoAnswer, WorkerLost, WorkerRaised
@@ -42,6 +43,12 @@ class _Carrier:
 
     def test(self, shard: Shard, testing: Testing) -> Any:
         return self.worker.test(shard, testing)
+
+    def measure(self, shard: Shard, embedding: Embedding) -> Any:
+        return self.worker.measure(shard, embedding)
+
+    def embed(self, shard: Shard, embedding: Embedding) -> Embedded:
+        return self.worker.embed(shard, embedding)
 
     def ask(self, specs: Sequence[SliceSpec], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Asks in turn (a journal for a new owner); gives the answers to the last."""

@@ -85,6 +85,17 @@ class LocalEngine:
                 progress.advance(shard.num_live)
         return tallies
 
+    def map(
+        self, shards: Sequence[Shard], method: str, argument: Any, progress: Any = None
+    ) -> list[Any]:
+        """Gives what a method of the worker answers for each shard."""
+        found = {}
+        for place in range(len(shards))[:: -1 if self.reverse else 1]:
+            found[place] = getattr(self.worker, method)(shards[place], argument)
+            if progress is not None:
+                progress.advance(shards[place].num_live)
+        return [found[place] for place in range(len(shards))]
+
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives payload rows in the order of ids."""
         return self.pool.rows(ids, columns)

@@ -15,7 +15,7 @@ from rayal.engine.crewed import score_by
 from rayal.engine.local import fit_rank
 from rayal.engine.scoring import Fitting, Pass, Rehearsal, Scoring, Testing
 from rayal.errors import ConfigError
-from rayal.pool import Pool
+from rayal.pool import Pool, Shard
 from rayal.strategy import Proxy
 from rayal.trainers.group import Alone
 from rayal.types import Checkpoint, Ids, Predictor, Trainer
@@ -135,6 +135,22 @@ class RayEngine:
         for shard in sorted(found):
             tallies = tallies + found[shard]
         return tallies
+
+    def map(
+        self, shards: Sequence[Shard], method: str, argument: Any, progress: Any = None
+    ) -> list[Any]:
+        """Gives what a method of the workers answers for each shard, in the order of the shards."""
+        found: dict[Shard, Any] = {}
+        carried = self.crew.transport.put(argument)
+
+        def record(shard: Shard, answer: Any) -> None:
+            found[shard] = answer
+            if progress is not None:
+                progress.advance(shard.num_live)
+
+        order = shards[::-1] if self.reverse else shards
+        self.crew.map_shards(order, method, lambda shard: (carried,), record)
+        return [found[shard] for shard in shards]
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives payload rows in the order of ids; a batch is small, so the driver reads it."""

@@ -240,6 +240,12 @@ class Engine(Protocol):
         """Gives the test split's tally (see `rayal.metrics`), summed in shard order."""
         ...
 
+    def map(
+        self, shards: Sequence[Shard], method: str, argument: Any, progress: Any = None
+    ) -> list[Any]:
+        """Gives what a method of `Worker` answers for each shard, in the order of the shards."""
+        ...
+
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives payload rows in the order of ids."""
         ...

@@ -20,8 +20,10 @@ import pyarrow.parquet as pq
 import torch
 
 from rayal import copies, metrics
+from rayal.engine import embedding as embeddings
 from rayal.engine import survivors
 from rayal.engine.batches import encoded, join_small, with_columns
+from rayal.engine.embedding import Embedded, Embedding
 from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
 from rayal.engine.survivors import Rejected, Rows, SliceSpec, Taken
@@ -187,6 +189,28 @@ class Worker:
         known = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
         batches = self.pool.batches(shard, ("sample_id",), IDS_ONLY_ROWS)
         return [known.get(i) for rows in batches for i in rows.column("sample_id").to_pylist()]
+
+    # ------------------------------------------------------------------------------ features
+
+    def measure(self, shard: Shard, embedding: Embedding) -> Any:
+        """Gives how far the embeds of some rows of a shard reach: see `rayal.engine.embedding`."""
+        self._load_for(embedding)
+        with self._named(shard):
+            return embeddings.measure(self.pool, self.predictor, shard, embedding)
+
+    def embed(self, shard: Shard, embedding: Embedding) -> Embedded:
+        """Writes a shard's features, or finds them there.
+
+        Raises:
+            ScoringError: embeds are not finite, or no memory.
+        """
+        self._load_for(embedding)
+        with self._named(shard):
+            return embeddings.embed(self.pool, self.predictor, shard, embedding)
+
+    def _load_for(self, embedding: Embedding) -> None:
+        path = embedding.checkpoint_path
+        self._load(embedding.checkpoint, path, embedding.keys, ("embeds",))
 
     def fetch(self, shard: Shard, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives those of the ids that lie in the shard, in shard order."""

@@ -9,6 +9,7 @@ from typing import Any
 from rayal.errors import ConfigError, PoolError
 from rayal.places import Place
 from rayal.pool import recipes
+from rayal.pool.features import open_set
 from rayal.pool.ingest import absolute, find, ingest, sample_of
 from rayal.pool.manifest import NAME, Manifest
 from rayal.pool.pool import Pool
@@ -22,17 +23,38 @@ def open_pool(
     id_column: str | None = None,
     test_share: float | None = None,
     drop: Sequence[str] | None = None,
+    features: str | None = None,
+    features_column: str = "embedding",
 ) -> Pool:
     """Gives the pool at `path`; where there is none, it is made of the source or the recipe.
 
     With a recipe, `source` is one's own copy of the recipe's data. What is None is not asked for:
     a pool that is there is taken as it was made, one that is made has a `test_share` of 0.1. Where
     the source holds something else since the pool was made of it, `Pool.changed` names it.
+    `features` is the folder of a set that `rayal embed` made of this pool, or of sets of which one
+    is of this pool: they are a column of it, called `features_column`.
 
     Raises:
-        PoolError: nothing is there and nothing says what to make it of, or it cannot be read.
+        PoolError: nothing is there and nothing says what to make it of, or it cannot be read; or
+            the features are not those of the pool.
         ConfigError: a pool is there and was not made as is asked.
     """
+    pool = _open_pool(path, source, recipe, label_column, id_column, test_share, drop)
+    if features is None:
+        return pool
+    found = open_set(features, features_column, pool.manifest, pool.path)
+    return replace(pool, features=found)
+
+
+def _open_pool(
+    path: str,
+    source: str | None,
+    recipe: str | None,
+    label_column: str | None,
+    id_column: str | None,
+    test_share: float | None,
+    drop: Sequence[str] | None,
+) -> Pool:
     place = Place.of(path)
     origin = source
     if recipe is not None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from rayal.errors import PoolError
 from rayal.places import Place
 from rayal.pool import manifest as manifests
 from rayal.pool import reader
+from rayal.pool.features import FeatureSet
 from rayal.pool.manifest import Manifest, Shard
 from rayal.types import Ids, Label, Vocabulary
 
@@ -24,6 +26,7 @@ class Pool:
     manifest: Manifest
     changed: str = ""  # what was named as its source, where that holds something else by now
     tested: int | None = None  # the version whose test rows count; None: the newest
+    features: FeatureSet | None = None  # a column that lies beside the shards
 
     @staticmethod
     def open(path: str) -> Pool:
@@ -51,14 +54,19 @@ class Pool:
         """Gives the pool as it lies there now, with the same test rows.
 
         Raises:
-            PoolError: as `open`.
+            PoolError: as `open`; or it has shards without features, where others have some.
         """
-        return replace(self, manifest=Pool.open(self.path).manifest)
+        manifest = Pool.open(self.path).manifest
+        if self.features is not None and manifest != self.manifest:
+            self.features.check(manifest, self.path)
+        return replace(self, manifest=manifest)
 
     @property
     def schema(self) -> pa.Schema:
-        """sample_id, source_id where the user's id is not int64, and the payload columns."""
-        return self.manifest.schema
+        """sample_id, source_id where the user's id is not int64, the payload columns, and the one
+        of the features."""
+        schema = self.manifest.schema
+        return schema if self.features is None else schema.append(self.features.field)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -122,9 +130,21 @@ class Pool:
     def _all_batches(
         self, shard: Shard, names: list[str], batch_rows: int
     ) -> Iterator[pa.RecordBatch]:
+        if self.features is not None and self.features.column in names:
+            return self._with_features(self.features, shard, names, batch_rows)
         verify = not reader.is_verified(self.place, shard, names)
-        file = reader.open_shard(self.place, shard, self.schema, verify)
+        file = reader.open_shard(self.place, shard, self.manifest.schema, verify)
         return reader.cut_batches(self.place, shard, file, names, batch_rows)
+
+    def _with_features(
+        self, features: FeatureSet, shard: Shard, names: list[str], batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        beside = [name for name in names if name != features.column] or ["sample_id"]
+        own = self._all_batches(shard, beside, batch_rows)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        for rows, column in zip(own, features.cut(shard, batch_rows), strict=True):
+            columns = dict(zip(beside, rows.columns, strict=True)) | {features.column: column}
+            yield pa.RecordBatch.from_arrays([columns[name] for name in names], schema=schema)
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """Gives the rows of these ids, of pool or test split, in the order of `ids`.
@@ -160,6 +180,18 @@ class Pool:
         """
         return self._read(shard, np.unique(np.asarray(ids, np.int64)), self._known(columns))
 
+    def living_places(self, shard: Shard) -> npt.NDArray[np.intp]:
+        """Gives the places in a shard's file of the rows that are not removed, ascending.
+
+        Raises:
+            PoolError: the file is not what the manifest says.
+        """
+        if not shard.num_removed:
+            return np.arange(shard.num_rows)
+        file = reader.open_shard(self.place, shard, self.manifest.schema)
+        ids = reader.read_column(self.place, shard, file, "sample_id").to_numpy()
+        return np.flatnonzero(~np.isin(ids, self.removed_in(shard)))
+
     def secret_labels(self, ids: Ids) -> list[Label | None]:
         """Gives the kept-apart labels in the order of `ids`, None where none is known.
 
@@ -189,7 +221,7 @@ class Pool:
         """
         if self.vocabulary is None:
             return None
-        file = reader.open_shard(self.place, shard, self.schema)
+        file = reader.open_shard(self.place, shard, self.manifest.schema)
         ids = reader.read_column(self.place, shard, file, "sample_id").to_numpy()
         if shard.num_removed:
             ids = ids[~np.isin(ids, self.removed_in(shard))]
@@ -230,8 +262,14 @@ class Pool:
             within = np.setdiff1d(within, self.removed_in(shard))
         if not len(within):
             return pa.schema([self.schema.field(name) for name in names]).empty_table()
-        file = reader.open_shard(self.place, shard, self.schema)
-        return reader.read_ids(self.place, shard, file, within, names)
+        file = reader.open_shard(self.place, shard, self.manifest.schema)
+        features = self.features
+        if features is None or features.column not in names:
+            return reader.read_ids(self.place, shard, file, within, names)
+        own = [name for name in names if name != features.column]
+        table = reader.read_ids(self.place, shard, file, within, own or ["sample_id"])
+        places = reader.places_in(self.place, shard, file, within)
+        return table.append_column(features.field, features.take(shard, places)).select(names)
 
     def _labels(self, shard: Shard, wanted: Ids) -> dict[int, Label]:
         within = reader.between(wanted, shard.min_id, shard.max_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -162,23 +163,43 @@ def read_ids(
         PoolError: the file is damaged inside.
     """
     names = list(columns)
-    place = file.schema_arrow.names.index("sample_id")
     parts = []
     try:
-        for index in range(file.num_row_groups):
-            span = file.metadata.row_group(index).column(place).statistics
-            within = between(ids, span.min, span.max)
-            if not len(within):
-                continue
-            there = file.read_row_group(index, ["sample_id"], use_threads=False).column(0)
-            hits = np.flatnonzero(np.isin(there.to_numpy(), within))
-            if len(hits):
-                table = file.read_row_group(index, names, use_threads=False)
-                parts.append(table.select(names).take(pa.array(hits)))
+        for index, _, hits in _hits(file, ids):
+            table = file.read_row_group(index, names, use_threads=False)
+            parts.append(table.select(names).take(pa.array(hits)))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(root, shard, error) from error
     schema = pa.schema([file.schema_arrow.field(name) for name in names])
     return pa.concat_tables([schema.empty_table(), *parts])
+
+
+def places_in(root: Place, shard: Shard, file: pq.ParquetFile, ids: Ids) -> npt.NDArray[np.intp]:
+    """Gives the places in the shard, ascending, of the rows of sorted unique ids that lie in it.
+
+    Raises:
+        PoolError: the file is damaged inside.
+    """
+    try:
+        parts = [first + hits for _, first, hits in _hits(file, ids)]
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(root, shard, error) from error
+    return np.concatenate([np.empty(0, np.intp), *parts])
+
+
+def _hits(file: pq.ParquetFile, ids: Ids) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
+    """Gives the row groups that hold some of the ids, their first row, and which rows of them."""
+    place, first = file.schema_arrow.names.index("sample_id"), 0
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        span = group.column(place).statistics
+        within = between(ids, span.min, span.max)
+        if len(within):
+            there = file.read_row_group(index, ["sample_id"], use_threads=False).column(0)
+            hits = np.flatnonzero(np.isin(there.to_numpy(), within))
+            if len(hits):
+                yield index, first, hits
+        first += group.num_rows
 
 
 def read_column(root: Place, shard: Shard, file: pq.ParquetFile, name: str) -> pa.ChunkedArray:
