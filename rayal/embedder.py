@@ -91,7 +91,8 @@ class Embedder:
         the predictor is part of the set's key.
 
         Raises:
-            ConfigError: the model gives no embeds, does not fit its checkpoint, or there is no room.
+            ConfigError: the model gives no embeds or does not fit its checkpoint, or there is no
+                room.
             PoolError: another process writes this set.
             RayalError: the checkpoint cannot be read, or a shard cannot be embedded.
         """
@@ -114,7 +115,7 @@ class Embedder:
             finally:
                 self.engine.close()
                 let_go(features)
-        return said(embedding.features, shards, done)
+        return line_of(embedding.features, shards, done)
 
     # ------------------------------------------------------------------------------ the model
 
@@ -154,7 +155,9 @@ class Embedder:
         _check_embeds(description, "the model")
         shape = rows.num_rows, description.num_outputs, description.classes
         with torch.inference_mode():
-            one, other = (split_outputs(module(*arguments), *shape)[1] for module in (first, second))
+            one, other = (
+                split_outputs(module(*arguments), *shape)[1] for module in (first, second)
+            )
         if one is None or other is None or not torch.equal(one, other):
             raise ConfigError(
                 "checkpoint is null, and the module's embeds change with the seed that it is built "
@@ -215,9 +218,11 @@ class Embedder:
         return replace(embedding, features=found)
 
 
-def said(features: FeatureSet, shards: Sequence[Shard], done: Sequence[Embedded]) -> str:
+def line_of(features: FeatureSet, shards: Sequence[Shard], done: Sequence[Embedded]) -> str:
     """Gives the line about a set that is whole."""
-    rows, null, cut_off = (sum(column) for column in zip(*(one.counts for one in done), strict=True))
+    rows, null, cut_off = (
+        sum(column) for column in zip(*(one.counts for one in done), strict=True)
+    )
     new = sum(one.is_new for one in done)
     removed = sum(shard.num_removed for shard in shards)
     size = sum(features.path_of(shard).stat().st_size for shard in shards)

@@ -3,12 +3,13 @@
   rayal embed experiment=language_id checkpoint=RUN_DIR/checkpoints/r0001 features=DIR dtype=int8
 
 Words are those of `rayal run` (pool, model, predictor, engine, experiment), and
-  features      the folder of sets, on a path that every worker sees; each set has one of its own in it
+  features      the folder of sets, on a path that every worker sees; each set has one in it
   checkpoint    what a trainer left; without it the module must bring weights of its own
   dtype         float16, int8 (one scale a column, half the bytes) or float32
   features_gib  the folder's budget: sets that were not used for longest go first, none in use
-Killed, the same command goes on; of a pool that has grown it embeds the new shards. A run reads them as a
-column of the pool: rayal run ... model=linear pool.features=DIR. `--cfg job` prints every key.
+Killed, the same command goes on; of a pool that has grown it embeds the new shards. A run reads
+them as a column of the pool: rayal run ... model=linear pool.features=DIR. `--cfg job` prints every
+key.
 """
 
 from __future__ import annotations

@@ -105,9 +105,7 @@ class FeatureWriter:
         batch = pa.record_batch([array], schema=self._schema)
         self._writer.write_batch(batch, custom_metadata=note)
         rows, nulls, cut_off = self.counts
-        self.counts = Counts(
-            rows + len(values), nulls + int(null.sum()), cut_off + self._cut_off
-        )
+        self.counts = Counts(rows + len(values), nulls + int(null.sum()), cut_off + self._cut_off)
         self._held = self._cut_off = 0
 
 
@@ -194,7 +192,9 @@ class FeatureFile:
         return array
 
     def _damaged(self, why: str) -> PoolError:
-        return PoolError(f"{self.path}, features of {self.num_rows} rows, is damaged ({why}); {_ADVICE}")
+        return PoolError(
+            f"{self.path}, features of {self.num_rows} rows, is damaged ({why}); {_ADVICE}"
+        )
 
 
 def _bits(null_N: npt.NDArray[np.bool_]) -> pa.Buffer | None:

@@ -134,7 +134,7 @@ class FeatureSet:
             )
 
     def to_json(self) -> str:
-        """Gives the text of `features.json`, where the folder and the column's name do not count."""
+        """Gives the text of `features.json`; the folder and the column's name are not in it."""
         fields = {**asdict(self), "format": FORMAT}
         del fields["path"], fields["column"]
         return json.dumps(fields, indent=1) + "\n"
@@ -178,8 +178,8 @@ def read_set(path: Path, column: str = "embedding") -> FeatureSet | None:
 
 
 def open_set(path: str, column: str, manifest: Manifest, where: str) -> FeatureSet:
-    """Gives the set in a folder, or the only one of this pool in a folder of sets, and keeps it from
-    being removed while this process lives.
+    """Gives the set in a folder, or the only one of this pool in a folder of sets, and keeps it
+    from being removed while this process lives.
 
     Raises:
         PoolError: there is none, or more than one; or it does not fit the pool, see `check`.
