@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rayal.engine.picking import pick
 from rayal.engine.rejects import write_rejected
+from rayal.engine.rescoring import Grounds, Rescoring, score_again
 from rayal.engine.restricted import proxied, restricted
 from rayal.engine.scoring import Engine, Pass, Scoring, pass_id
 from rayal.engine.survivors import Taken, read_rejected, write_taken
@@ -19,7 +20,7 @@ from rayal.progress import Reporter, Stopwatch
 from rayal.rundir import RunDir
 from rayal.storage import named
 from rayal.strategy import Proxy, Strategy
-from rayal.types import Checkpoint, Kind, Picks
+from rayal.types import Checkpoint, Kind, Picks, Predictor
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,6 +52,9 @@ class Chooser:
     max_rejected_share: float
     clock: Stopwatch
     progress: Reporter
+    predictor: Predictor
+    num_classes: int
+    rescoring: Rescoring | None = None
 
     def choose(self, pool: Pool, asked: Asked) -> tuple[Pass, Picks, pa.Table]:
         """Gives the last pass over the pool, the picks, and their rows in the order picked.
@@ -66,7 +70,12 @@ class Chooser:
             with self.progress.phase(f"round {asked.t} score", pool.num_rows) as bar:
                 strategy = asked.strategy
                 scoring, said = restricted(self.engine, scoring, strategy.restriction, asked.budget)
-                done = self.engine.score(scoring, bar)
+                place, budget = self.dir.path / "rescoring", asked.budget
+                grounds = Grounds(self.predictor, pool, place, self.num_classes, budget)
+                done, how = score_again(self.rescoring, self.engine, scoring, grounds, bar)
+        if how is not None:
+            self.progress.say(f"round {asked.t}: {how.line}")
+            done = replace(done, rescored=how.note())
         note = "; ".join(one for one in (note, said) if one)
         if note:
             self.progress.say(f"round {asked.t}: {note}")

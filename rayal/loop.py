@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rayal import metrics, ordering, preflight
 from rayal.choosing import Asked, Chooser
+from rayal.engine.rescoring import Rescoring
 from rayal.engine.scoring import Engine, Fitting, Pass, Testing
 from rayal.engine.worker import has_undecodable
 from rayal.errors import LabelError, RayalError
@@ -76,6 +77,7 @@ class Loop:
         test_labels: str | None = None,
         test_budget: int = 0,
         proxy: Proxy | None = None,
+        rescoring: Rescoring | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -102,7 +104,9 @@ class Loop:
         preflight.check_strategies(pool, self.strategy, self.cold_start, budget)
         preflight.check_proxy(pool, self.proxy, self.strategy, budget, self.vocabulary)
         share, clock, say = max_rejected_share, self.clock, self.progress
-        self.chooser = Chooser(engine, self.dir, kind, self.proxy, share, clock, say)
+        self.rescoring = rescoring
+        by_bound = predictor, len(self.vocabulary.classes), rescoring
+        self.chooser = Chooser(engine, self.dir, kind, self.proxy, share, clock, say, *by_bound)
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -126,6 +130,7 @@ class Loop:
             self.past = History(self.ledger, self.dir, self.vocabulary)
             recorded = self.ledger.run().config if self.ledger.events() else None
             self.pool, facts = preflight.as_begun(self.pool, recorded, self.vocabulary)
+            facts |= preflight.facts_of(self.rescoring)
             # Runs that were begun before there were proxies have no such key.
             known = {key: value for key, value in config.items() if (key, value) != ("proxy", None)}
             config = {**known, **facts, "ledger_url": place}
@@ -225,6 +230,7 @@ class Loop:
         batch = self.dir.write_batch(t, picks, rows)
         said: dict[str, Any] = {"selection": picks.note} if picks.note else {}
         said["pool"] = self.pool.manifest.named
+        said |= {} if done.rescored is None else {"rescoring": done.rescored}
         self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe(), **said)
         self._note_seconds()
         return batch

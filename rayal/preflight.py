@@ -8,6 +8,7 @@ from typing import Any
 
 from rayal import metrics
 from rayal.columns import vectors
+from rayal.engine.rescoring import Rescoring
 from rayal.engine.scoring import Engine, Rehearsal
 from rayal.errors import ConfigError, PoolError
 from rayal.keys import Keys
@@ -94,6 +95,13 @@ def check_source(pool: Pool, has_run: bool) -> str | None:
             "as it is now, or leave source out to take the pool as it is"
         )
     return f"note: {what}; this run goes on with the pool as it is"
+
+
+def facts_of(rescoring: Rescoring | None) -> dict[str, Any]:
+    """Gives what a run's answers depend on where not every row is scored in every pass."""
+    if rescoring is None or not rescoring.max_missed_share:
+        return {}
+    return {"rescoring_may_miss": [rescoring.max_missed_share, rescoring.audit_share]}
 
 
 def as_begun(

@@ -17,6 +17,8 @@ import torch
 from rayal.types import Outputs
 
 FEW = 32  # classes; with more the transposition costs what it saves
+ROUGH = 2.0**-18  # what `top_three` may be off by, as a share
+_NO_CLASS = np.uint32(0xFFFFFFE0)  # of the bits of a float32: all but those of 32 places
 _OF_NUMPY = (torch.float32, torch.float64, torch.float16)  # it has no bfloat16
 
 Array = npt.NDArray[Any]
@@ -47,6 +49,32 @@ def top_two(outputs: Outputs) -> tuple[torch.Tensor, torch.Tensor]:
         np.maximum(second, low, out=second)
         np.maximum(first, probs_N, out=first)
     return torch.from_numpy(first), torch.from_numpy(second)
+
+
+def top_three(outputs: Outputs) -> tuple[Array, Array]:
+    """Gives (N, 2) the two likeliest classes of a row and (N, 3) the three highest probabilities,
+    (N, 2) where there are two classes: not above the true ones, and at most `ROUGH` of them below,
+    so that of nearly equal ones any comes first. O(N C)."""
+    probs_NC = outputs.probs
+    if not _are_few(probs_NC) or probs_NC.shape[1] < 3 or probs_NC.dtype is not torch.float32:
+        found = probs_NC.topk(min(3, probs_NC.shape[1]), dim=1)
+        return found.indices[:, :2].cpu().numpy(), found.values.cpu().numpy()
+    # Positive floats compare as their bits do. The class takes the place of the last five bits, so
+    # that maxima carry it along: a tenth of the time of topk(3) for 4,096 x 21.
+    bits_CN = _by_class(probs_NC).view(np.uint32)
+    ranked_3N = np.zeros((3, bits_CN.shape[1]), np.uint32)
+    first, second, third = ranked_3N
+    own, low, lower = (np.empty_like(first) for _ in range(3))
+    for place, bits_N in enumerate(bits_CN):
+        np.bitwise_and(bits_N, _NO_CLASS, out=own)
+        np.bitwise_or(own, np.uint32(place), out=own)
+        np.minimum(first, own, out=low)
+        np.maximum(first, own, out=first)
+        np.minimum(second, low, out=lower)
+        np.maximum(second, low, out=second)
+        np.maximum(third, lower, out=third)
+    classes_2N = (ranked_3N[:2] & ~_NO_CLASS).astype(np.intp)
+    return classes_2N.T, (ranked_3N & _NO_CLASS).view(np.float32).T
 
 
 def class_counts(outputs: Outputs, fresh_N: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:

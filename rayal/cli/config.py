@@ -30,7 +30,7 @@ from rayal.errors import ConfigError, RayalError
 SHARED = ("model", "source", "plan")
 SELECT, EMBED = "select", "embed"  # the configurations of commands beside `rayal run`
 # Groups that choose nothing by default.
-OPTIONAL = ("vocabulary", "proxy", "experiment")
+OPTIONAL = ("vocabulary", "proxy", "rescoring", "experiment")
 
 
 def conf_dir() -> Path:

@@ -44,6 +44,12 @@ class _Carrier:
     def test(self, shard: Shard, testing: Testing) -> Any:
         return self.worker.test(shard, testing)
 
+    def probe(self, shard: Shard, scoring: Scoring) -> Any:
+        return self.worker.probe(shard, scoring)
+
+    def inputs(self, shard: Shard, number: int) -> Any:
+        return self.worker.inputs(shard, number)
+
     def measure(self, shard: Shard, embedding: Embedding) -> Any:
         return self.worker.measure(shard, embedding)
 

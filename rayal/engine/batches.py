@@ -48,21 +48,25 @@ def encoded(
     score_columns: Sequence[str],
     batch_rows: int,
     only: Ids | None = None,
+    places: npt.NDArray[np.intp] | None = None,
 ) -> Iterator[Batch]:
     """Gives a shard's rows in batches, encoded if there is a predictor; `score_columns`, needs that
-    are made of columns, also as tensors. `only`: no other rows."""
+    are made of columns, also as tensors. `only`, or at these `places`: no other rows."""
     names = ("sample_id", *columns)
 
     def cut() -> Iterable[pa.RecordBatch]:
-        if only is None:
+        if places is not None:
+            rows = pool.read_places(shard, places, names).combine_chunks()
+        elif only is not None:
+            rows = pool.read_rows(shard, only, names).combine_chunks()
+        else:
             return pool.batches(shard, names, batch_rows)
-        rows = pool.read_rows(shard, only, names).combine_chunks()
         return (some for some in rows.to_batches(batch_rows) if some.num_rows)
 
     def read() -> Iterator[Batch]:
         for rows in cut():
             # A short batch would change the bits of the forward pass, and reorder picks.
-            padded = rows if predictor is None else _pad(rows, batch_rows)
+            padded = rows if predictor is None else pad(rows, batch_rows)
             ids = ids_of(padded)
             odd = _odd(rows, score_columns)
             extra = {name: _column(rows, name, odd) for name in score_columns}
@@ -228,7 +232,8 @@ def _unpadded(outputs: Outputs, num_rows: int, columns: dict[str, torch.Tensor])
     return Outputs(outputs.ids[:num_rows], arrays, rejected, reasons)
 
 
-def _pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:
+def pad(rows: pa.RecordBatch, batch_rows: int) -> pa.RecordBatch:
+    """Gives a batch of the full size: its last row again and again."""
     missing = batch_rows - rows.num_rows
     if missing <= 0:
         return rows

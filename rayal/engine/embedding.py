@@ -19,7 +19,7 @@ from rayal.pool import Pool, Shard
 from rayal.pool.feature_file import Counts, FeatureWriter
 from rayal.pool.features import FeatureSet
 from rayal.storage import atomic_path
-from rayal.types import Checkpoint, Predictor
+from rayal.types import Checkpoint, Ids, Predictor
 
 SAMPLED_SHARDS, SAMPLED_ROWS = 32, 512  # of these so many a shard say how far int8 must reach
 HEADROOM = 1.25  # beyond the largest magnitude that they show
@@ -59,15 +59,20 @@ def scales_of(reaches: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.floa
     return np.maximum(scales_D, np.finfo(np.float32).tiny)
 
 
+def keyed_rows(pool: Pool, shard: Shard, name: str, number: int) -> Ids:
+    """Gives the ids of up to so many rows of a shard, ascending, as keys choose them. O(N)."""
+    batches = pool.batches(shard, ["sample_id"], 1 << 16)
+    parts = [rows.column("sample_id").to_numpy() for rows in batches]
+    ids = np.concatenate([np.empty(0, np.int64), *parts])
+    order = np.argsort(hash_u64(salt("features", name), ids), kind="stable")
+    return np.sort(ids[order[:number]])
+
+
 def measure(
     pool: Pool, predictor: Predictor, shard: Shard, embedding: Embedding
 ) -> npt.NDArray[np.float32]:
     """Gives (D,) the largest magnitudes among up to 512 rows of a shard that keys choose."""
-    batches = pool.batches(shard, ["sample_id"], 1 << 16)
-    parts = [rows.column("sample_id").to_numpy() for rows in batches]
-    ids = np.concatenate([np.empty(0, np.int64), *parts])
-    order = np.argsort(hash_u64(salt("features", embedding.features.pool), ids), kind="stable")
-    only = np.sort(ids[order[:SAMPLED_ROWS]])
+    only = keyed_rows(pool, shard, embedding.features.pool, SAMPLED_ROWS)
     reach_D = np.zeros(embedding.features.width, np.float32)
     for _, values_ND, null_N in _embeds(pool, predictor, shard, embedding, only):
         if not null_N.all():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,6 +31,21 @@ from rayal.types import (
 
 
 @dataclass(frozen=True)
+class Again:
+    """What a pass may know of the passes before it: see `rayal.engine.again`."""
+
+    folder: str  # what is remembered of shards, the heads and the cells
+    mark: str  # of the pool: decides which rows are scored to see what is missed
+    num_classes: int
+    floor: float | None = None  # the best M rows all reach this score; None: every row is scored
+    look_from: float = 0.0  # for probes: rows that seemed to score at least this
+    # Since each model, by how much gaps may have shrunk, as far as was seen; None: heads tell.
+    shrunk: Mapping[str, float] | None = None
+    audit_share: float = 0.0  # of the rows, scored in any case
+    last: str = ""  # the model of the pass before
+
+
+@dataclass(frozen=True)
 class Scoring:
     """One pass: score every row that is not taken, keep the best `keep` with their features."""
 
@@ -47,6 +62,7 @@ class Scoring:
     kind: Kind = "class"  # of the labels: what a predicted class is
     allowed_path: str = ""  # the only rows to score, see survivors.write_allowed; "": every row
     by_proxy: bool = False  # the proxy's predictor scores, and the checkpoint is its own
+    again: Again | None = None  # None: nothing is remembered
 
     @property
     def needs(self) -> Needs:
@@ -86,6 +102,9 @@ class ShardReport:
     num_rejected: int = 0
     rejected: tuple[int, ...] = ()  # sample_ids that could not be decoded, the first thousand
     num_left_out: int = 0  # rows that a restriction left unread; num_rows counts the others
+    num_passed: int = 0  # rows that were not scored again; num_rows and num_scored count them
+    num_missed: int = 0  # rows that would have been passed by, and reach the floor
+    is_placed: bool = False  # a row's bits depend on its place in a batch: none was passed by
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,10 @@ class Pass:
     labelled: Candidates
     tallies: Tallies
     rejecting: tuple[int, ...] = ()
+    num_passed: int = 0  # rows that were not scored again
+    num_missed: int = 0  # see ShardReport
+    is_placed: bool = False  # in some shard
+    rescored: Mapping[str, Any] | None = None  # how it went, where not every row was scored
 
 
 @dataclass(frozen=True)

@@ -97,13 +97,13 @@ def write(
         ),
     ]
     with atomic_path(path_of(folder, report.shard), durable=False) as temporary:
-        _write_streams(temporary, batches)
+        write_streams(temporary, batches)
 
 
 def read_report(folder: str, shard: int) -> ShardReport | None:
     """Gives the report of a shard that an earlier attempt finished, or None."""
     path = here(path_of(folder, shard))
-    if not path.exists() or not _is_whole(path):
+    if not path.exists() or not is_whole(path):
         return None
     with pa.memory_map(str(path)) as source:
         return _report_from_json(pa.ipc.open_stream(source).schema.metadata[_REPORT])
@@ -224,30 +224,31 @@ def write_taken(path: Path, taken: Taken) -> None:
     """Writes the taken rows where every worker can map them."""
     features = {"label": taken.labels, "pending": taken.pending.astype(np.uint8)}
     with atomic_path(path) as temporary:
-        _write_streams(temporary, [_to_batch(Rows(taken.ids, np.zeros(len(taken.ids)), features))])
+        write_streams(temporary, [_to_batch(Rows(taken.ids, np.zeros(len(taken.ids)), features))])
 
 
 def read_taken(path: str) -> Taken:
     """Gives what `write_taken` wrote, memory-mapped."""
-    rows = _from_batch(_read_stream(Path(path), 0), True)
+    rows = _from_batch(read_stream(Path(path), 0), True)
     return Taken(rows.ids, rows.features["label"], rows.features["pending"].astype(bool))
 
 
 def write_allowed(path: Path, ids: Ids) -> None:
     """Writes the ids of the only rows to score, ascending, where every worker can map them."""
     with atomic_path(path) as temporary:
-        _write_streams(temporary, [_to_batch(Rows(ids, np.zeros(len(ids)), {}))])
+        write_streams(temporary, [_to_batch(Rows(ids, np.zeros(len(ids)), {}))])
 
 
 def read_allowed(path: str) -> Ids:
     """Gives what `write_allowed` wrote, memory-mapped."""
-    return _from_batch(_read_stream(Path(path), 0), False).ids
+    return _from_batch(read_stream(Path(path), 0), False).ids
 
 
 # ------------------------------------------------------------------------------- Arrow forms
 
 
-def _write_streams(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
+def write_streams(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
+    """Writes Arrow streams one after the other, and a checksum."""
     with pa.OSFile(str(path), "wb") as sink:
         for batch in batches:
             with pa.ipc.new_stream(sink, batch.schema) as writer:
@@ -256,7 +257,8 @@ def _write_streams(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
         file.write(_END.pack(_MAGIC, _checksum(file, path.stat().st_size)))
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
+    """Whether a file's checksum is that of what `write_streams` left."""
     size_bytes = path.stat().st_size - _END.size
     if size_bytes < 0:
         return False
@@ -279,7 +281,7 @@ def _checksum(file: BinaryIO, size_bytes: int) -> int:
 def _read(folder: str, shard: int, place: int) -> pa.RecordBatch:
     path = path_of(folder, shard)
     try:
-        return _read_stream(path, place)
+        return read_stream(path, place)
     except (OSError, pa.ArrowInvalid) as error:
         raise ScoringError(
             f"survivors of shard {shard} cannot be read from {path} ({error}); "
@@ -287,7 +289,8 @@ def _read(folder: str, shard: int, place: int) -> pa.RecordBatch:
         ) from error
 
 
-def _read_stream(path: Path, place: int) -> pa.RecordBatch:
+def read_stream(path: Path, place: int) -> pa.RecordBatch:
+    """Gives the only batch of one of the streams, mapped."""
     with pa.memory_map(str(here(path))) as source:
         for _ in range(place):
             pa.ipc.open_stream(source).read_all()  # a memory map: nothing is copied

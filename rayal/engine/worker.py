@@ -21,10 +21,11 @@ import torch
 
 from rayal import copies, metrics
 from rayal.engine import embedding as embeddings
-from rayal.engine import survivors
+from rayal.engine import remembered, survivors
+from rayal.engine.again import Probed, Recall
 from rayal.engine.batches import encoded, join_small, with_columns
 from rayal.engine.embedding import Embedded, Embedding
-from rayal.engine.scoring import Rehearsal, Scoring, ShardReport, Testing
+from rayal.engine.scoring import Again, Rehearsal, Scoring, ShardReport, Testing
 from rayal.engine.sieve import Sieve
 from rayal.engine.survivors import Rejected, Rows, SliceSpec, Taken
 from rayal.errors import RayalError, ScoringError
@@ -50,6 +51,7 @@ class Worker:
         self._loaded: dict[bool, tuple[str, Keys]] = {}  # whether of the proxy -> model and keys
         self._taken: tuple[str, Taken] | None = None
         self._only: tuple[tuple[str, str], Ids] | None = None
+        self._recall: tuple[str, Recall] | None = None
         self._slices: dict[SliceSpec, Slice] = {}
         self._folder = ""  # of the pass under way
         if predictor.num_threads:
@@ -91,6 +93,8 @@ class Worker:
         done = survivors.read_report(scoring.folder, shard.index)
         if done is not None:
             return done
+        if scoring.again is not None:
+            return self._score_again(shard, scoring, scoring.again, cut)
         report, candidates, labelled, rejected = self.sift(shard, scoring, cut)
         survivors.write(scoring.folder, report, candidates, labelled, rejected)
         return report
@@ -116,6 +120,46 @@ class Worker:
         if scoring.allowed_path:
             report = replace(report, num_left_out=shard.num_live - report.num_rows)
         return report, candidates, labelled, rejected
+
+    def _score_again(
+        self, shard: Shard, scoring: Scoring, again: Again, cut: Cut | None
+    ) -> ShardReport:
+        recall, taken = self._recalled(scoring, again), self._read_taken(scoring.taken_path)
+        with self._named(shard):
+            report, candidates, labelled, rejected, kept = recall.sift(shard, taken, cut)
+        survivors.write(scoring.folder, report, candidates, labelled, rejected)
+        # Last: where a kill comes between, what is known of an earlier pass is still right.
+        remembered.write(again.folder, shard, kept)
+        return report
+
+    def probe(self, shard: Shard, scoring: Scoring) -> Probed:
+        """Says how rows that seemed to be among the best do under a new model."""
+        assert scoring.again is not None
+        recall, taken = self._recalled(scoring, scoring.again), self._read_taken(scoring.taken_path)
+        with self._named(shard):
+            return recall.probe(shard, taken)
+
+    def inputs(self, shard: Shard, number: int) -> np.ndarray:
+        """Gives (number, D) float32, at most, what a linear head multiplies, of some rows of a
+        shard that keys choose; needs no checkpoint."""
+        only = embeddings.keyed_rows(self.pool, shard, "cells", number)
+        columns = self.predictor.columns()
+        parts = []
+        asked = columns, (), self.predictor.batch_rows, only
+        for batch in encoded(self.pool, self.predictor, shard, *asked):
+            found = self.predictor.inputs(batch.encoded)  # type: ignore[attr-defined]
+            if found is not None:
+                parts.append(found[: len(batch.ids)].numpy().copy())
+        return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+    def _recalled(self, scoring: Scoring, again: Again) -> Recall:
+        self._load(scoring.checkpoint, scoring.checkpoint_path, scoring.keys, scoring.outputs)
+        if self._recall is None or self._recall[0] != scoring.folder:
+            recall = Recall(self.pool, self.predictor, scoring, again)
+            self._recall = (scoring.folder, recall)
+        known = self._recall[1]
+        known.again = again  # a pass and its probes share the rest
+        return known
 
     def _outputs(self, shard: Shard, scoring: Scoring) -> Iterator[tuple[Ids, Outputs]]:
         asked_of = self._predictor(scoring.by_proxy)

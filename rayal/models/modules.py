@@ -24,6 +24,11 @@ class Linear(nn.Module):
         super().__init__()
         self.output = nn.Linear(num_inputs, num_outputs)
 
+    @property
+    def linear(self) -> nn.Linear:
+        """The one product that gives the logits: see `rayal.models.head`."""
+        return self.output
+
     def forward(self, inputs: torch.Tensor) -> Pair:
         """Gives (N, C) logits and the (N, D) flattened inputs as embeds."""
         embeds_ND = inputs.flatten(1)

@@ -180,6 +180,36 @@ class Pool:
         """
         return self._read(shard, np.unique(np.asarray(ids, np.int64)), self._known(columns))
 
+    def read_places(
+        self, shard: Shard, places: npt.NDArray[np.intp], columns: Sequence[str]
+    ) -> pa.Table:
+        """Gives the rows at these ascending places of a shard's file, none of them removed.
+
+        Raises:
+            PoolError: the pool lacks a column, or the file is not what the manifest says.
+        """
+        names = self._known(columns)
+        features = self.features
+        own = [name for name in names if features is None or name != features.column]
+        verify = not reader.is_verified(self.place, shard, own)
+        file = reader.open_shard(self.place, shard, self.manifest.schema, verify)
+        table = reader.read_places(self.place, shard, file, places, own or ["sample_id"])
+        if features is None or features.column not in names:
+            return table
+        return table.append_column(features.field, features.take(shard, places)).select(names)
+
+    def ids_at(self, shard: Shard, places: npt.NDArray[np.intp]) -> Ids:
+        """Gives the ids of the rows at these ascending places of a shard's file."""
+        return self.read_places(shard, places, ["sample_id"]).column(0).to_numpy()
+
+    def places(self, shard: Shard, ids: Ids) -> npt.NDArray[np.intp]:
+        """Gives the places in a shard's file of those of the ascending ids that lie in it."""
+        within = reader.between(ids, shard.min_id, shard.max_id)
+        if not len(within):
+            return np.empty(0, np.intp)
+        file = reader.open_shard(self.place, shard, self.manifest.schema)
+        return reader.places_in(self.place, shard, file, within)
+
     def living_places(self, shard: Shard) -> npt.NDArray[np.intp]:
         """Gives the places in a shard's file of the rows that are not removed, ascending.
 

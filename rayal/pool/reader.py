@@ -174,6 +174,33 @@ def read_ids(
     return pa.concat_tables([schema.empty_table(), *parts])
 
 
+def read_places(
+    root: Place,
+    shard: Shard,
+    file: pq.ParquetFile,
+    places: npt.NDArray[np.intp],
+    columns: Sequence[str],
+) -> pa.Table:
+    """Gives the rows at these ascending places; row groups without one are not read.
+
+    Raises:
+        PoolError: the file is damaged inside.
+    """
+    names, first, parts = list(columns), 0, []
+    try:
+        for index in range(file.num_row_groups):
+            number = file.metadata.row_group(index).num_rows
+            here = between(places, first, first + number - 1) - first
+            if len(here):
+                table = file.read_row_group(index, names, use_threads=False)
+                parts.append(table.select(names).take(pa.array(here)))
+            first += number
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(root, shard, error) from error
+    schema = pa.schema([file.schema_arrow.field(name) for name in names])
+    return pa.concat_tables([schema.empty_table(), *parts])
+
+
 def places_in(root: Place, shard: Shard, file: pq.ParquetFile, ids: Ids) -> npt.NDArray[np.intp]:
     """Gives the places in the shard, ascending, of the rows of sorted unique ids that lie in it.
 

@@ -17,6 +17,7 @@ from rayal.keys import Keys
 from rayal.models.checkpoint import Description, describe, load, model_id
 from rayal.models.device import check_device
 from rayal.models.explain import explained
+from rayal.models.head import LinearHead, products_are_float32
 from rayal.models.model import Model, split_outputs
 from rayal.models.transform import Undecodable, as_arguments, num_inputs
 from rayal.predictors.dropout_draws import FixedDropout, by_submodules, fix_dropout
@@ -143,6 +144,22 @@ class TorchPredictor:
                 )
             self._dropouts = fix_dropout(members[0], keys)
         self._members = [member.eval().to(self.device) for member in members]
+
+    def head(self, path: str) -> LinearHead | None:
+        """Gives the head in a checkpoint's folder where the whole model is one: a single member, no
+        draws, float32 products; None where it is not."""
+        if self._dtype is not torch.float32 or self.num_draws or not products_are_float32():
+            return None
+        description, members = load(self.model, path)
+        if description.kind != "class" or len(members) > 1:
+            return None
+        return LinearHead.of(members[0])
+
+    def inputs(self, encoded: Encoded) -> torch.Tensor | None:
+        """Gives (N, D) float32 on the CPU, what a head multiplies; None: no row could be read."""
+        if encoded.arguments is None:
+            return None
+        return encoded.arguments[0].flatten(1).cpu()
 
     def rehearse(
         self,

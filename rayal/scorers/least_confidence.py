@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rayal.keys import Keys
-from rayal.types import Outputs, Scores
+from rayal.types import Float64s, Outputs, Scores
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class LeastConfidence:
     needs = ("probs",)
     kinds = ("class", "multilabel")
     multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
+
+    def highest(self, first_N: Float64s, gap_N: Float64s) -> Float64s:
+        """Gives (N,) what no score exceeds where the likeliest class has at least the probability
+        `first_N`. One label a row only."""
+        return 1.0 - first_N
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative."""

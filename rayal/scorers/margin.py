@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from rayal.keys import Keys
 from rayal.probabilities import top_two
-from rayal.types import Outputs, Scores
+from rayal.types import Float64s, Outputs, Scores
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Margin:
     needs = ("probs",)
     kinds = ("class", "multilabel")
     multilabel: bool | None = None  # None: as the labels are, see Strategy.for_kind
+
+    def highest(self, first_N: Float64s, gap_N: Float64s) -> Float64s:
+        """Gives (N,) what no score exceeds where the likeliest class has at least the probability
+        `first_N`, and at least e^gap_N times that of the second. One label a row only."""
+        return 1.0 + first_N * np.expm1(-gap_N)
 
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, never negative."""

@@ -21,6 +21,7 @@ from rayal.types.names import (
     top_of_probs,
 )
 from rayal.types.parts import (
+    Bounded,
     Capabilities,
     Group,
     Labeler,
@@ -68,6 +69,7 @@ __all__ = [
     "Ack",
     "Allowed",
     "Batch",
+    "Bounded",
     "Candidates",
     "Capabilities",
     "Checkpoint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from rayal.types.names import Ids, Needs, Scores
+from rayal.types.names import Float64s, Ids, Needs, Scores
 from rayal.types.records import (
     Ack,
     Checkpoint,
@@ -45,6 +45,19 @@ class Scorer(Protocol):
     def score(self, outputs: Outputs, keys: Keys) -> Scores:
         """Gives (N,) float64, finite, higher = label sooner; each row's score is its own affair. N
         may be several batches: small outputs are joined."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A scorer of one label a row whose score can be bounded by what is known of the row's two
+    likeliest classes, and whose arithmetic gives a row the same bits wherever in a batch it is."""
+
+    def score(self, outputs: Outputs, keys: Keys) -> Scores: ...
+
+    def highest(self, first_N: Float64s, gap_N: Float64s) -> Float64s:
+        """Gives (N,) what no score exceeds where the likeliest class has at least the probability
+        `first_N`, and at least e^gap_N times that of the second."""
         ...
 
 

@@ -152,7 +152,7 @@ def test_survivors_and_checkpoints_cut_short(
 ) -> None:
     """Half of a file is written when the disk is full; torch hides why in an error of its own."""
     doors.run(one_shard, "plain", "budget=10").done()
-    save, write_streams, fails = torch.save, survivors._write_streams, [True, True, True]
+    save, write_streams, fails = torch.save, survivors.write_streams, [True, True, True]
 
     def half_a_checkpoint(state: Any, file: Any) -> None:
         if fails.pop() if fails else False:
@@ -170,7 +170,7 @@ def test_survivors_and_checkpoints_cut_short(
         write_streams(path, batches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(survivors, "_write_streams", half_a_stream)
+        patch.setattr(survivors, "write_streams", half_a_stream)
         assert not _go_on(doors, one_shard, 0)
         patch.undo()
         patch.setattr(torch, "save", half_a_checkpoint)

@@ -30,7 +30,9 @@ def test_a_word_that_is_not_taken(doors: Doors, words: list[str], part: str | No
     assert doors(*words).err == f"{line}\n"
 
 
-@pytest.mark.parametrize("command", ["ingest", "embed", "plan", "select", "status", "export", "report"])
+@pytest.mark.parametrize(
+    "command", ["ingest", "embed", "plan", "select", "status", "export", "report"]
+)
 def test_help_is_no_error(doors: Doors, command: str) -> None:
     assert f"usage: rayal {command}" in doors(command, "--help").done().out
 

@@ -1,0 +1,61 @@
+"""A linear head: the whole of a model whose logits are one product with its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from rayal.storage import atomic_path
+from rayal.types import Float64s
+
+Matrix = npt.NDArray[np.float64]
+
+
+class HasLinear(Protocol):
+    """A module that gives logits = `linear`(inputs flattened to (N, D)), and nothing else to them
+    in eval mode."""
+
+    @property
+    def linear(self) -> nn.Linear: ...
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Logits are weights_CD x + bias_C; the float32 numbers of a checkpoint, as float64."""
+
+    weights_CD: Matrix
+    bias_C: Float64s
+
+    @classmethod
+    def of(cls, module: nn.Module) -> LinearHead | None:
+        """Gives the head that a module says it is, or None."""
+        linear = getattr(module, "linear", None)
+        if not isinstance(linear, nn.Linear):
+            return None
+        weights_CD = linear.weight.detach().cpu().double().numpy()
+        bias = linear.bias
+        nothing_C = np.zeros(len(weights_CD))
+        return cls(weights_CD, nothing_C if bias is None else bias.detach().cpu().double().numpy())
+
+    def write(self, path: Path) -> None:
+        """Leaves the head in a file, or nothing."""
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, weights=self.weights_CD, bias=self.bias_C)
+
+    @classmethod
+    def read(cls, path: Path) -> LinearHead:
+        """Gives what `write` left."""
+        with np.load(path) as found:
+            return cls(found["weights"], found["bias"])
+
+
+def products_are_float32() -> bool:
+    """Whether this process multiplies float32 numbers as such, and not as shorter ones."""
+    on_cuda = torch.cuda.is_available() and torch.backends.cuda.matmul.allow_tf32
+    return torch.get_float32_matmul_precision() == "highest" and not on_cuda
