@@ -73,7 +73,8 @@ class Recall:
         self.model_id = scoring.checkpoint.model_id
         self.is_exact = again.shrunk is None
         cells = here(Path(again.folder) / CELLS)
-        self.centers_GD, self.step = np.zeros((1, 1)), 1.0
+        self.centers_GD: npt.NDArray[np.float64] = np.zeros((1, 1))
+        self.step = 1.0
         if self.is_exact:
             with np.load(cells) as found:
                 self.centers_GD, self.step = found["centers"], float(found["step"])

@@ -66,7 +66,7 @@ class Remembered:
                 model = self.arrays["model"]
                 is_known = model != UNKNOWN
                 is_oldest = model == 0
-                model[is_known] -= 1  # type: ignore[misc]
+                model[is_known] -= 1
                 model[is_oldest] = UNKNOWN
                 del self.models[0]
             self.models.append(model_id)

@@ -49,11 +49,9 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Bounded(Protocol):
+class Bounded(Scorer, Protocol):
     """A scorer of one label a row whose score can be bounded by what is known of the row's two
     likeliest classes, and whose arithmetic gives a row the same bits wherever in a batch it is."""
-
-    def score(self, outputs: Outputs, keys: Keys) -> Scores: ...
 
     def highest(self, first_N: Float64s, gap_N: Float64s) -> Float64s:
         """Gives (N,) what no score exceeds where the likeliest class has at least the probability
