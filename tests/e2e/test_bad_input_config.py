@@ -215,7 +215,7 @@ def test_a_number_out_of_its_range(doors: Doors, class_pool: Pool, word: str) ->
 
 
 def test_an_unknown_command(doors: Doors) -> None:
-    said = "no command 'runn'", "did you mean run?", "ingest, pool, plan, run, select, st"
+    said = "no command 'runn'", "did you mean run?", "ingest, pool, embed, plan, run, select, st"
     doors("runn").refused(*said, code=2)
 
 
