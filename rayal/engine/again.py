@@ -27,7 +27,7 @@ from rayal.engine.scoring import Again, Scoring, ShardReport
 from rayal.engine.sieve import Sieve
 from rayal.engine.survivors import Rejected, Rows, Taken
 from rayal.keys import salt, uniform
-from rayal.models.head import LinearHead
+from rayal.models.head import LinearHead, Matrix
 from rayal.pool import Pool, Shard
 from rayal.probabilities import ROUGH, top_three
 from rayal.ranking import Cut, Sketch, order_key, score_of, sketch
@@ -68,12 +68,13 @@ class Recall:
     def __init__(self, pool: Pool, predictor: Predictor, scoring: Scoring, again: Again) -> None:
         assert isinstance(scoring.scorer, Bounded)
         assert scoring.checkpoint is not None
-        self.pool, self.predictor, self.scoring, self.again = pool, predictor, scoring, again
+        self.pool, self.predictor = pool, predictor
+        self.scoring, self.again = scoring, again
         self.scorer: Bounded = scoring.scorer
         self.model_id = scoring.checkpoint.model_id
         self.is_exact = again.shrunk is None
         cells = here(Path(again.folder) / CELLS)
-        self.centers_GD: npt.NDArray[np.float64] = np.zeros((1, 1))
+        self.centers_GD: Matrix = np.zeros((1, 1))
         self.step = 1.0
         if self.is_exact:
             with np.load(cells) as found:

@@ -213,13 +213,16 @@ class Trial:
         parts = self.parts
         needs = (*parts.strategy.needs_of_scorer, *parts.strategy.selector.needs)
         shard = self.pool.shards[0]
-        footer = open_shard(self.pool.place, shard, self.pool.schema, verify=False).metadata
+        schema = self.pool.manifest.schema
+        footer = open_shard(self.pool.place, shard, schema, verify=False).metadata
         sizes: dict[str, int] = {}
         for group in range(footer.num_row_groups):
             for at in range(footer.num_columns):
                 chunk = footer.row_group(group).column(at)
                 name = chunk.path_in_schema.split(".")[0]
                 sizes[name] = sizes.get(name, 0) + chunk.total_compressed_size
+        if (features := self.pool.features) is not None:
+            sizes[features.column] = features.form.row_bytes * shard.num_rows
         model = {"sample_id", *parts.columns}
         read = sum(size for name, size in sizes.items() if name in {*model, *needs})
         test = sum(size for name, size in sizes.items() if name in model)
