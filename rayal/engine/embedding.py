@@ -90,8 +90,8 @@ def embed(pool: Pool, predictor: Predictor, shard: Shard, embedding: Embedding) 
     if (path := features.path_of(shard)).exists():
         try:
             return Embedded(features.file(shard).counts(), is_new=False)
-        except PoolError:  # damaged: what makes it anew is this command
-            path.unlink()
+        except PoolError:
+            pass  # damaged: this command makes it anew, and puts it in its place
     with atomic_path(path) as temporary:
         writer = FeatureWriter(temporary, features.form, shard.content_hash)
         places, done, num_live = pool.living_places(shard), 0, 0
