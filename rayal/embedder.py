@@ -23,7 +23,13 @@ from rayal.models.checkpoint import Description, describe, load, model_id, save
 from rayal.models.model import split_outputs
 from rayal.models.transform import as_arguments, num_inputs
 from rayal.pool import Pool, Shard
-from rayal.pool.feature_room import WRITER, clear_leftovers, make_room, remove_superseded
+from rayal.pool.feature_room import (
+    WRITER,
+    clear_leftovers,
+    make_room,
+    remove_superseded,
+    remove_unfinished,
+)
 from rayal.pool.features import (
     NAME,
     FeatureSet,
@@ -106,6 +112,7 @@ class Embedder:
             self.progress.say(f"the set {name}, least recently used, was removed for room")
         with self._alone(place):
             keep_open(features)  # so that nobody removes it for room
+            remove_unfinished(features)
             try:
                 self.engine.open(self.pool, self.predictor, None)
                 embedding = self._embedding(features, frozen)

@@ -75,6 +75,12 @@ def clear_leftovers(folder: Path) -> None:
                 remove_folder(place)
 
 
+def remove_unfinished(features: FeatureSet) -> None:
+    """Removes what a kill left half written in a set; whoever calls writes it alone."""
+    for path in Path(features.path).glob(".tmp-*"):
+        remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def remove_superseded(features: FeatureSet, manifest: Manifest) -> int:
     """Removes files of shards that the pool has no more; gives how many."""
     names = {features.path_of(shard).name for shard in manifest.shards}
