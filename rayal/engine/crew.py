@@ -76,7 +76,7 @@ class Crew:
         """
         state = UnderWay(shards)
         running, load, now_s = state.running, state.load, self.transport.now_s
-        deaths: collections.Counter[int] = collections.Counter()
+        deaths: collections.Counter[Shard] = collections.Counter()
         # Of thousands of workers few have room at a time, so only they are looked at.
         free = set(self._ready)
         last_answer = now_s()
@@ -115,8 +115,8 @@ class Crew:
                     self.transport.cancel(running)
                     raise _explained(error) from None
                 except WorkerLost as error:
-                    deaths[shard.index] += 1
-                    if deaths[shard.index] >= MAX_DEATHS_PER_SHARD:
+                    deaths[shard] += 1
+                    if deaths[shard] >= MAX_DEATHS_PER_SHARD:
                         raise ScoringError(_poison(shard, error)) from error
                     state.lose(index)
                     free.discard(index)

@@ -149,10 +149,7 @@ class RayEngine:
                 progress.advance(shard.num_live)
 
         order = shards[::-1] if self.reverse else shards
-        # Shards of pool and test split have the same indices, by which the crew knows them.
-        for split in dict.fromkeys(shard.split for shard in order):
-            some = [shard for shard in order if shard.split == split]
-            self.crew.map_shards(some, method, lambda shard: (carried,), record)
+        self.crew.map_shards(order, method, lambda shard: (carried,), record)
         return [found[shard] for shard in shards]
 
     def rows(self, ids: Ids, columns: Sequence[str]) -> pa.Table:

@@ -29,8 +29,8 @@ class UnderWay:
         self.todo = collections.deque(shards)
         self.load: collections.Counter[int] = collections.Counter()  # calls of a worker
         self.running: dict[Any, _Run] = {}  # by call
-        self._held: collections.Counter[int] = collections.Counter()  # calls for a shard
-        self._answered: set[int] = set()
+        self._held: collections.Counter[Shard] = collections.Counter()  # calls for a shard
+        self._answered: set[Shard] = set()
         self._seconds: collections.deque[float] = collections.deque(maxlen=_REMEMBERED)
 
     @property
@@ -38,28 +38,28 @@ class UnderWay:
         """Whether every shard has an answer; calls may still run that were overtaken."""
         if self.todo:
             return False
-        return all(run.shard.index in self._answered for run in self.running.values())
+        return all(run.shard in self._answered for run in self.running.values())
 
     @property
     def waiting(self) -> list[int]:
         """The shards without an answer."""
-        there = {run.shard.index for run in self.running.values()} - self._answered
-        return sorted(there | {shard.index for shard in self.todo})
+        there = {run.shard for run in self.running.values()} - self._answered
+        return sorted(shard.index for shard in there.union(self.todo))
 
     def begin(self, call: Any, worker: int, shard: Shard, now_s: float) -> None:
         """Takes note of a call."""
         self.running[call] = _Run(worker, shard, now_s)
         self.load[worker] += 1
-        self._held[shard.index] += 1
+        self._held[shard] += 1
 
     def end(self, call: Any, now_s: float) -> tuple[int, Shard, bool]:
         """Gives whose call it was, for which shard, and whether its answer is the first."""
         worker, shard, since_s = self.running.pop(call)
         self.load[worker] -= 1
-        self._held[shard.index] -= 1
+        self._held[shard] -= 1
         self._seconds.append(now_s - since_s)
-        is_first = shard.index not in self._answered
-        self._answered.add(shard.index)
+        is_first = shard not in self._answered
+        self._answered.add(shard)
         return worker, shard, is_first
 
     def lose(self, worker: int) -> None:
@@ -67,8 +67,8 @@ class UnderWay:
         lost = [call for call, run in self.running.items() if run.worker == worker]
         shards = [self.running.pop(call).shard for call in lost]
         for shard in shards:
-            self._held[shard.index] -= 1
-            if not self._held[shard.index] and shard.index not in self._answered:
+            self._held[shard] -= 1
+            if not self._held[shard] and shard not in self._answered:
                 self.todo.appendleft(shard)
         self.load[worker] = 0
 
@@ -82,7 +82,7 @@ class UnderWay:
         for run in self.running.values():  # in the order begun
             if len(found) == number or now_s - run.since_s <= limit_s:
                 break
-            if self._held[run.shard.index] == 1 and run.shard.index not in self._answered:
+            if self._held[run.shard] == 1 and run.shard not in self._answered:
                 found.append(run.shard)
         return found
 

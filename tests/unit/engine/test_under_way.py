@@ -62,3 +62,14 @@ def test_what_a_lost_worker_alone_had_is_to_do_again() -> None:
     assert sorted(shard.index for shard in state.todo) == [0, 1]
     assert state.load[0] == 0
     assert state.waiting == [0, 1]
+
+
+def test_shards_of_both_splits_may_have_one_index() -> None:
+    shards = [Shard(split, 0, f"{split}/s0", 1, 1, "", 0, 0, 0) for split in ("pool", "test")]
+    state = UnderWay(shards)
+    for place, shard in enumerate(shards):
+        assert _begin(state, shard.split, place, 0.0) == shard
+    assert state.end("pool", 1.0) == (0, shards[0], True)
+    assert not state.is_over
+    assert state.end("test", 1.0) == (1, shards[1], True)
+    assert state.is_over
