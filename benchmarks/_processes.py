@@ -61,6 +61,8 @@ class Watch(threading.Thread):
         """Looks once."""
         for process in list(self._known.values()):
             with contextlib.suppress(psutil.Error):
+                if process.pid != self._root and process.ppid() in self._known:
+                    continue  # its children are found with its parent's: one scan of the system
                 for child in process.children(recursive=True):
                     self._known.setdefault(child.pid, child)
         total_bytes = 0

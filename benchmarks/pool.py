@@ -13,7 +13,8 @@ beside the local engine; above, one turn. Actors of Ray Data start with each of 
 Bytes read are what the disk gave (`read_bytes` of /proc/PID/io, mapped files included) to all
 processes of the Ray engine in a pass after the system was told to forget the pool's files; needed
 are the bytes of sample_id and embedding in the shards' footers. Peak memory is the largest PSS seen
-of any process of a role, looked at four times a second (ingest: twice).
+of any process of a role, looked at four times a second (ingest: twice) in a run that is not timed:
+a look takes 5 ms a process of the same two cores, and Ray has a dozen processes.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def measure(folder: Path, num_rows: int, turns: int, has_data: bool, column: Col
     every = range(len(pool.shards))
     column["shards"] = f"{len(every):,}"
     runs: dict[str, list[Measured]] = {}
+    watched: dict[str, Measured] = {}
 
     def take(name: str, found: Measured) -> None:
         runs.setdefault(name, []).append(found)
@@ -66,12 +68,17 @@ def measure(folder: Path, num_rows: int, turns: int, has_data: bool, column: Col
 
     with _role("ray", case) as ray:
         drop_from_memory(pool)
-        ray.start(every)
-        _put_bytes(pool, ray.end(), column)
+        cold = _one(ray, every, is_watched=True)
+        _put_bytes(pool, cold, column)
+        watched["rayal"] = cold
         is_large = num_rows > _LARGE_ROWS
         with contextlib.ExitStack() as stack:
             bare = [stack.enter_context(_role("bare", case)) for _ in range(NUM_WORKERS)]
             local = None if is_large else stack.enter_context(_role("local", case))
+            watched["bare"] = _together(bare, every, keep, is_watched=True)
+            if local is not None:
+                watched["1 rayal"] = _one(local, every, is_watched=True)
+                watched["1 bare"] = _one(bare[0], every, is_watched=True)
             for _ in range(turns):
                 take("rayal", _one(ray, every))
                 take("bare", _together(bare, every, keep))
@@ -82,10 +89,11 @@ def measure(folder: Path, num_rows: int, turns: int, has_data: bool, column: Col
     try:
         if has_data:
             with _role("data", case) as data:
+                watched["data"] = _one(data, every, is_watched=True)
                 for _ in range(turns):
                     take("data", _one(data, every))
     finally:  # what was measured is shown
-        _put_passes(runs, num_rows, column)
+        _put_passes(runs, watched, num_rows, column)
 
 
 @contextlib.contextmanager
@@ -97,17 +105,19 @@ def _role(name: str, case: SizedCase) -> Iterator[Role]:
         role.close()
 
 
-def _one(role: Role, shards: Sequence[int]) -> Measured:
-    role.start(shards)
+def _one(role: Role, shards: Sequence[int], is_watched: bool = False) -> Measured:
+    role.start(shards, is_watched)
     return role.end()
 
 
-def _together(roles: Sequence[Role], shards: Sequence[int], keep: int) -> Measured:
+def _together(
+    roles: Sequence[Role], shards: Sequence[int], keep: int, is_watched: bool = False
+) -> Measured:
     for place, role in enumerate(roles):
-        role.start(shards[place :: len(roles)])
+        role.start(shards[place :: len(roles)], is_watched)
     found = [role.end() for role in roles]
     scores = np.sort(np.concatenate([one.found.scores for one in found]))[-keep:]
-    peaks = {"": max(one.peaks[""] for one in found)}
+    peaks = {"": max(one.peaks[""] for one in found)} if is_watched else {}
     wall_s = max(one.found.seconds["score"] for one in found)
     answer = Found({"score": wall_s}, scores)
     cpu_s, read_bytes = (sum(getattr(one, n) for one in found) for n in ("cpu_s", "read_bytes"))
@@ -163,7 +173,9 @@ def _put_bytes(pool: Pool, cold: Measured, column: Column) -> None:
     column["cold pass: rows/s"] = f"{pool.num_rows / cold.found.seconds['score']:,.0f}"
 
 
-def _put_passes(runs: dict[str, list[Measured]], num_rows: int, column: Column) -> None:
+def _put_passes(
+    runs: dict[str, list[Measured]], watched: dict[str, Measured], num_rows: int, column: Column
+) -> None:
     def seconds(name: str, part: str) -> float:
         return statistics.median(one.found.seconds[part] for one in runs[name])
 
@@ -200,10 +212,7 @@ def _put_passes(runs: dict[str, list[Measured]], num_rows: int, column: Column) 
             rates = [(num_rows - r.found.num_first) / r.found.seconds["flow"] for r in runs[name]]
             rest = f"{statistics.median(rates):,.0f}" if all(rates) else "one block"
             column[f"{title}: rows/s after its first block"] = rest
-        peaks: dict[str, int] = {}
-        for one in runs[name]:
-            for role, size in one.peaks.items():
-                peaks[role] = max(size, peaks.get(role, 0))
+        peaks = dict(watched[name].peaks)
         worker = peaks.pop("ray::_Carrier", None) or peaks.pop("ray::MapWorker", None)
         driver = peaks.pop("")
         own = f"{_gib(driver)}" if worker is None else f"{_gib(driver)}, {_gib(worker)}"

@@ -11,9 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rayal import copies
+from rayal.places import Place
 
 KEY_ID, SECRET = "AKIARAYALTESTS000000", "secret-of-the-tests"
 BUCKET = "rayal-tests"
@@ -66,6 +70,14 @@ class Bucket:
         with self._guard:
             self._losing += [method] * number
 
+    def take(self, folder: Path | str, name: str) -> str:
+        """Puts a folder of the disk, without hidden files, under a name; gives its URL."""
+        place = Place.of(f"{self.url}/{name}")
+        for file in sorted(Path(folder).rglob("*.*")):
+            if file.is_file():
+                (place / file.relative_to(folder).as_posix()).put_file(file)
+        return place.url
+
     def fail_no_more(self) -> int:
         """Gives how many failures nobody met, and forgets them."""
         with self._guard:
@@ -99,6 +111,13 @@ class Bucket:
                 self._losing.remove(method)
                 return True
         return False
+
+
+def forget_copies() -> None:
+    """What this process fetched from stores and wrote there is not known to it: it is another."""
+    copies._own.clear()
+    copies._seen.clear()
+    copies._grown.clear()
 
 
 def _door(bucket: Bucket, inner: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

@@ -344,7 +344,7 @@ class Worker:
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Gives every math library of this process the same number of threads."""
+    """Gives torch and Arrow so many threads, and all libraries of math that are loaded later."""
     torch.set_num_threads(num_threads)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(num_threads)

@@ -7,8 +7,11 @@ exception at that point; from then on the dead process can write nothing, nor cl
 from __future__ import annotations
 
 import collections
+import dataclasses
 import shutil
+import tempfile
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from buckets import Bucket, forget_copies
 from doors import contents
 from runs import digest, plain_config, write_embeddings
 from vendor import Vendor
@@ -24,6 +28,7 @@ import rayal.report.build
 from rayal import storage
 from rayal.cli.config import build
 from rayal.ledger.store import Store
+from rayal.places import Place
 from rayal.pool import Pool, ingest
 
 BUDGET = 5
@@ -133,6 +138,7 @@ class Case:
     num_rounds: int  # of its own: those that it selects, orders, trains and tests
     num_ordered: int
     names: dict[str, int]  # how many of its writes have a name that begins so
+    store: str = ""  # the URL of a folder for the run's, which else is that of its vendor
 
     @classmethod
     def of(cls, pool: Pool, num_rounds: int, *more: str) -> Case:
@@ -172,26 +178,46 @@ class Case:
         case.names["file: r000"] += 2  # folders taken over: the round's and its checkpoint's
         return case
 
-    def command(self, run_dir: Path) -> str:
-        config = {**self.config, "run_dir": str(run_dir)}
+    @classmethod
+    def in_a_store(cls, pool: Pool, num_rounds: int, bucket: Bucket, postgres: str) -> Case:
+        """Pool and run in a bucket, the ledger in PostgreSQL; the vendor's boxes on the disk."""
+        name = uuid.uuid4().hex
+        there = f"pool.path={bucket.take(pool.path, f'{name}/pool')}"
+        case = cls.of(pool, num_rounds, there, f"ledger_url={postgres}")
+        case.names["file: run.json"] += 1  # where the ledger is
+        return dataclasses.replace(case, store=f"{bucket.url}/{name}")
+
+    def run_dir(self, folder: Path) -> Path | str:
+        """The run's folder, by the vendor's."""
+        return f"{self.store}/{folder.name}" if self.store else folder
+
+    def command(self, folder: Path) -> str:
+        config = {**self.config, "run_dir": str(self.run_dir(folder))}
+        if self.store:
+            boxes = {box: str(folder / "labeler" / box) for box in ("outbox", "inbox")}
+            config["labeler"] = {**config["labeler"], **boxes}
+            forget_copies()  # as another process would
         state: str = build(config).run(config)
         return state
 
-    def go_on(self, run_dir: Path, vendor: Vendor) -> None:
+    def go_on(self, folder: Path, vendor: Vendor) -> None:
         """The same command until the run is done, the vendor answering in between."""
         for _ in range(10 * self.num_rounds):
-            if self.command(run_dir) == "done":
+            if self.command(folder) == "done":
                 return
             assert vendor.answer() > 0, "the run waits, and nothing is open at the vendor"
         raise AssertionError("the run does not end")
 
-    def check(self, run_dir: Path, vendor: Vendor, expected: str) -> None:
+    def check(self, folder: Path, vendor: Vendor, expected: str) -> None:
         """Same digest; every sample ordered once; nothing left of the passes."""
-        assert digest(run_dir) == expected
+        assert digest(self.run_dir(folder)) == expected
         ordered = vendor.ordered()
         assert len(ordered) == self.num_ordered
         assert set(ordered.values()) == {1}
-        assert list((run_dir / "passes").iterdir()) == []
+        if self.store:
+            assert Place.of(f"{self.run_dir(folder)}/passes").list() == []
+        else:
+            assert list((folder / "passes").iterdir()) == []
 
 
 def _undisturbed(case: Case, fated: Any, folder: Path) -> tuple[str, list[str]]:
@@ -199,7 +225,7 @@ def _undisturbed(case: Case, fated: Any, folder: Path) -> tuple[str, list[str]]:
     fated(fate)
     vendor = Vendor(case.pool, folder)
     case.go_on(folder, vendor)
-    expected = digest(folder)
+    expected = digest(case.run_dir(folder))
     case.check(folder, vendor, expected)
     return expected, fate.writes
 
@@ -216,10 +242,16 @@ def _check_names(writes: list[str], case: Case) -> None:
 
 
 def _everywhere(
-    case: Case, fated: Any, tmp_path: Path, whens: tuple[str, ...], in_turn: bool = False
+    case: Case,
+    fated: Any,
+    tmp_path: Path,
+    whens: tuple[str, ...],
+    in_turn: bool = False,
+    wanted: str = "",
 ) -> int:
     """Stops a run at all of its writes, at all those moments of each or at one of them in turn."""
     expected, writes = _undisturbed(case, fated, tmp_path / "whole")
+    assert wanted in ("", expected)
     _check_names(writes, case)
     for at, name in enumerate(writes):
         for when in (whens[at % len(whens)],) if in_turn else whens:
@@ -255,6 +287,18 @@ IN_TURN = [
     pytest.param(True, id="in-turn"),
     pytest.param(False, id="all", marks=[pytest.mark.slow, pytest.mark.timeout(1200)]),
 ]
+
+
+@pytest.mark.parametrize("in_turn", IN_TURN)
+def test_stopped_at_every_write_of_a_run_in_a_store(
+    in_turn, pool, fated, bucket, postgres, tmp_path, monkeypatch
+):
+    """The same run as on a disk, too."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    num_rounds = 1 if in_turn else 2
+    expected, _ = _undisturbed(Case.of(pool, num_rounds), fated, tmp_path / "disk")
+    case = Case.in_a_store(pool, num_rounds, bucket, postgres)
+    assert _everywhere(case, fated, tmp_path, WHEN, in_turn, expected) > 25
 
 
 @pytest.mark.parametrize("in_turn", IN_TURN)

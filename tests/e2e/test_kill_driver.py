@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from buckets import Bucket
 from commands import Command, left_over, num_steps
 from runs import digest, run
 from vendor import Vendor
-
-from rayal.places import Place
 
 BUDGET = 20
 NUM_ROUNDS = 4
@@ -90,16 +89,14 @@ def test_two_kills_of_the_local_engine(ledger, class_pool, undisturbed, tmp_path
     _check_orders(vendor)
 
 
-def _in_a_store(bucket, postgres: str, pool, tmp_path: Path) -> tuple[str, list[str]]:
+def _in_a_store(bucket: Bucket, postgres: str, pool, tmp_path: Path) -> tuple[str, list[str]]:
     """Gives a run's folder in a bucket, and the overrides for it: the pool in the bucket, too, the
     ledger in PostgreSQL, and a vendor who works with folders of this machine."""
-    there = Place.of(f"{bucket.url}/{tmp_path.name}")
-    for file in sorted(Path(pool.path).rglob("*.*")):
-        if file.is_file():
-            (there / f"pool/{file.relative_to(pool.path).as_posix()}").put_file(file)
+    there = bucket.take(pool.path, f"{tmp_path.name}/pool")
     boxes = tmp_path / "run" / "labeler"
     places = [f"labeler.{name}={boxes / name}" for name in ("outbox", "inbox")]
-    return f"{there}/run", [f"pool.path={there}/pool", f"ledger_url={postgres}", *places]
+    run_dir = f"{bucket.url}/{tmp_path.name}/run"
+    return run_dir, [f"pool.path={there}", f"ledger_url={postgres}", *places]
 
 
 def test_two_kills_with_pool_and_run_in_a_store(
@@ -119,31 +116,24 @@ def test_two_kills_with_pool_and_run_in_a_store(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1500)
-def test_five_kills_of_the_ray_engine_with_pool_and_run_in_a_store(
-    bucket, postgres, class_pool, undisturbed, tmp_path, orphans
-):
-    expected, steps = undisturbed
-    run_dir, there = _in_a_store(bucket, postgres, class_pool, tmp_path)
-    moments = np.sort(np.random.default_rng(2).integers(0, steps - 10, 5)).tolist()
-    engines = [[*engine, *there] for engine in (_ray(2), [], _ray(4), _ray(1), _ray(2))]
-    got, vendor, num_kills = _killed_at(moments, engines, class_pool, tmp_path, 7, orphans, run_dir)
-    assert num_kills == 5
-    assert got == expected
-    _check_orders(vendor)
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("place", ["disk", "store"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_ten_kills_of_the_ray_engine(seed, class_pool, undisturbed, tmp_path, orphans):
+def test_ten_kills_of_the_ray_engine(
+    seed, place, class_pool, undisturbed, tmp_path, orphans, request
+):
     """Five a seed; every attempt may have another number of workers, or the local engine."""
     expected, steps = undisturbed
     rng = np.random.default_rng(seed)
     moments = np.sort(rng.integers(0, steps - 10, 5)).tolist()
+    run_dir, there = tmp_path / "run", []
+    if place == "store":
+        bucket, postgres = (request.getfixturevalue(name) for name in ("bucket", "postgres"))
+        run_dir, there = _in_a_store(bucket, postgres, class_pool, tmp_path)
     choices = [_ray(2), _ray(4), _ray(1), [], _ray(2)]
-    engines = [choices[place] for place in rng.permutation(5)]
-    got, vendor, num_kills = _killed_at(moments, engines, class_pool, tmp_path, seed, orphans)
+    engines = [[*choices[at], *there] for at in rng.permutation(5)]
+    got, vendor, num_kills = _killed_at(
+        moments, engines, class_pool, tmp_path, seed, orphans, run_dir
+    )
     assert num_kills == 5
     assert got == expected
     _check_orders(vendor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from commands import Command
 from runs import digest, run
 from vendor import Vendor
 
+from rayal.places import Place
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 BUDGET = 20
 NUM_ROUNDS = 4
 FAULTS = str(Path(__file__).parents[1] / "faults")
 
 
-def _overrides(pool, run_dir: Path) -> list[str]:
+def _overrides(pool, run_dir: Path | str) -> list[str]:
     return [
         f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]",
         f"num_rounds={NUM_ROUNDS}", f"budget={BUDGET}", "predictor.batch_rows=32",
@@ -27,12 +30,14 @@ def _overrides(pool, run_dir: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _num_scored(run_dir: Path, t: int) -> int:
-    return len(list((run_dir / "passes").glob(f"r{t:04d}-*/shard-*.arrow")))
+def _num_scored(run_dir: Path | str, t: int) -> int:
+    names = [one.name for one in (Place.of(str(run_dir)) / "passes").list()]
+    return sum(fnmatch(name, f"r{t:04d}-*/shard-*.arrow") for name in names)
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_three_killed_workers_change_nothing(seed, class_pool, tmp_path):
+@pytest.mark.parametrize(("seed", "place"), [(0, "disk"), (1, "store")])
+def test_three_killed_workers_change_nothing(seed, place, class_pool, tmp_path, request):
+    """Of a store: pool and run in a bucket, the ledger in PostgreSQL."""
     whole, run_dir = tmp_path / "whole", tmp_path / "run"
     with Vendor(class_pool, whole).at_work(0.01):
         assert run(*_overrides(class_pool, whole)) == "done"
@@ -42,6 +47,13 @@ def test_three_killed_workers_change_nothing(seed, class_pool, tmp_path):
     ]  # fmt: skip
     rng = np.random.default_rng(seed)
     vendor = Vendor(class_pool, run_dir, seed)
+    if place == "store":
+        bucket, postgres = (request.getfixturevalue(name) for name in ("bucket", "postgres"))
+        boxes = [f"labeler.{box}={run_dir}/labeler/{box}" for box in ("outbox", "inbox")]
+        pool = bucket.take(class_pool.path, "three-workers/pool")
+        ray += [f"pool.path={pool}", f"ledger_url={postgres}", *boxes]
+        run_dir = f"{bucket.url}/three-workers/run"
+        ray.append(f"run_dir={run_dir}")
     command = Command([*_overrides(class_pool, run_dir), *ray], tmp_path / "run.log")
     killed = []
     with vendor.at_work():

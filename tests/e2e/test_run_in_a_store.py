@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buckets import Bucket
+from buckets import Bucket, forget_copies
 from commands import Command
 from doors import Doors
 from runs import digest, run
@@ -43,15 +43,9 @@ def url(bucket: Bucket, request: pytest.FixtureRequest) -> str:
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where this test's local copies lie."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    another_process(monkeypatch)
+    forget_copies()
     yield tmp_path
     copies._let_go()
-
-
-def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process fetched and wrote is not known to the next."""
-    for name, empty in (("_own", []), ("_seen", {}), ("_grown", {})):
-        monkeypatch.setattr(copies, name, empty)
 
 
 def _words(pool: Pool, run_dir: str | Path, ledger: Path | str, *more: str) -> list[str]:
@@ -82,7 +76,7 @@ def test_it_is_the_run_of_a_disk(
 
 
 def test_orders_and_answers_go_through_the_bucket(
-    url: str, class_pool: Pool, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, class_pool: Pool, scratch: Path
 ) -> None:
     """Of folders of the run, and of an outbox of its own; each time by another process."""
     outbox = f"{url}-vendor/out"
@@ -92,7 +86,7 @@ def test_orders_and_answers_go_through_the_bucket(
     inbox = Place.of(f"{url}/labeler/inbox")
     for _ in range(2):  # rounds
         assert run(*words) == "waiting"
-        another_process(monkeypatch)
+        forget_copies()
         assert run(*words) == "waiting"  # and nothing is ordered twice
         there = Place.of(outbox)
         parts = [entry.name for entry in there.list() if entry.name.endswith(".jsonl")]
@@ -104,16 +98,14 @@ def test_orders_and_answers_go_through_the_bucket(
             said = "".join(f"{one},{label}\n" for one, label in pairs)
             answers = inbox / f"{part.partition('/')[0]}/answers.csv"
             answers.put_bytes(f"sample_id,label\n{said}".encode())
-        another_process(monkeypatch)
+        forget_copies()
     assert run(*words) == "done"
     assert len([entry for entry in Place.of(outbox).list() if "manifest" in entry.name]) == 2
 
 
-def test_another_run_begins_from_its_round_0(
-    url: str, class_pool: Pool, scratch: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_run_begins_from_its_round_0(url: str, class_pool: Pool, scratch: Path) -> None:
     assert run(*_words(class_pool, f"{url}/one", scratch / "one.db")) == "done"
-    another_process(monkeypatch)
+    forget_copies()
     begun = f"begin_from={url}/one"
     assert run(*_words(class_pool, f"{url}/two", scratch / "two.db", begun)) == "done"
     taken = [Place.of(f"{url}/{name}/rounds/r0000/batch.parquet") for name in ("one", "two")]
@@ -192,7 +184,7 @@ def test_stopped_at_every_file(
     state = ""
     stop = 0
     while state != "done":
-        another_process(monkeypatch)
+        forget_copies()
         try:
             state = run(*_words(class_pool, url, scratch / "ledger.db"))
         except Killed:
