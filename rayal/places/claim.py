@@ -42,7 +42,15 @@ class Claim:
 
     folder: Place
     own: Place
+    name: bytes  # what stands in it: numbers begin again once all are gone, and another has ours
     stale_s: float
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the own object is there, and is not another's of the same number."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.own.read_bytes() == self.name
+        return False
 
     def check(self) -> None:
         """Refuses to go on where another took the folder, for this process was silent too long.
@@ -50,8 +58,7 @@ class Claim:
         Raises:
             PlaceError: it did.
         """
-        entries = _entries(self.folder)
-        if self.own.name not in entries or _alive(self, entries):
+        if not self.is_ours or _alive(self, _entries(self.folder)):
             raise PlaceError(
                 f"{self.folder.parent} was taken over by another process, for this one gave no "
                 f"sign of life for {self.stale_s:g} s; nothing more is written: run the same "
@@ -68,9 +75,9 @@ def claimed(folder: Place, stale_s: float = STALE_S) -> Iterator[Claim]:
         PlaceError: the store does not do as asked.
     """
     name = _name_of_this_process()
-    claim = Claim(folder, _created(folder, name), stale_s)
+    claim = Claim(folder, _created(folder, name), name, stale_s)
     ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(claim, name, ended), daemon=True)
+    beats = threading.Thread(target=_beat, args=(claim, ended), daemon=True)
     try:
         entries = _entries(folder)
         alive = _alive(claim, entries)
@@ -86,7 +93,8 @@ def claimed(folder: Place, stale_s: float = STALE_S) -> Iterator[Claim]:
         if beats.ident is not None:
             beats.join()
         with contextlib.suppress(PlaceError):  # then it is dead after a while
-            claim.own.remove()
+            if claim.is_ours:
+                claim.own.remove()
 
 
 def _created(folder: Place, name: bytes) -> Place:
@@ -115,13 +123,13 @@ def _alive(claim: Claim, entries: dict[str, Entry]) -> tuple[str, float] | None:
     return None
 
 
-def _beat(claim: Claim, name: bytes, ended: threading.Event) -> None:
-    """Writes the own object again, until the end or until somebody removed it."""
+def _beat(claim: Claim, ended: threading.Event) -> None:
+    """Writes the own object again, until the end or until it is there no more."""
     while not ended.wait(claim.stale_s / _BEATS):
         with contextlib.suppress(PlaceError):  # the next one may come through
-            if not claim.own.exists():
+            if not claim.is_ours:
                 return
-            claim.own.put_bytes(name)
+            claim.own.put_bytes(claim.name)
 
 
 def _entries(folder: Place) -> dict[str, Entry]:

@@ -112,3 +112,12 @@ def test_a_smaller_number_that_is_alive_wins(folder: Place) -> None:
         (folder / "00000000").put_bytes(FAR)
         with pytest.raises(PlaceError, match="was taken over by another process"):
             held.check()
+
+
+def test_a_number_that_came_again_is_not_ones_own(folder: Place) -> None:
+    """Once all who came have gone, numbers begin again: a third has the number of the first."""
+    with claimed(folder) as held:
+        held.own.put_bytes(FAR)
+        with pytest.raises(PlaceError, match="was taken over by another process"):
+            held.check()
+    assert held.own.read_bytes() == FAR
