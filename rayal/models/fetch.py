@@ -7,9 +7,8 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rayal.errors import PlaceError, PoolError
 from rayal.places import Place
@@ -71,7 +70,7 @@ def _of_web(uri: str, limits: Limits) -> bytes:
             kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
             if kind and not kind.startswith(tuple(limits.content_types)):
                 raise Unfetchable(f"{kind} came, expected {' or '.join(limits.content_types)}")
-            return _read(answer, end_s, limits)
+            return _read(answer.read1, end_s, limits, getattr(answer, "length", None))
     except urllib.error.HTTPError as error:
         with error:
             raise Unfetchable(f"HTTP {error.code}", again=error.code in _AGAIN) from error
@@ -95,7 +94,7 @@ def _of_store(uri: str, limits: Limits) -> bytes:
     def read() -> bytes:
         opened, path = filesystem(uri)
         with opened.open_input_file(path) as file:
-            return _read(file, end_s, limits)
+            return _read(file.read, end_s, limits)
 
     try:
         try:
@@ -110,7 +109,7 @@ def _of_store(uri: str, limits: Limits) -> bytes:
 def _of_disk(uri: str, root: str | None, limits: Limits) -> bytes:
     try:
         with open(_inside(uri, root), "rb") as file:
-            return _read(file, time.monotonic() + limits.timeout_s, limits)
+            return _read(file.read, time.monotonic() + limits.timeout_s, limits)
     except FileNotFoundError as error:
         raise Unfetchable("there is no such file") from error
     except OSError as error:
@@ -133,15 +132,23 @@ def _inside(path: str, root: str | None) -> str:
     return real
 
 
-def _read(stream: Any, end_s: float, limits: Limits) -> bytes:
-    """Gives all bytes; a server that sends drop by drop does not hold a worker for ever."""
+def _read(
+    read: Callable[[int], bytes], end_s: float, limits: Limits, size_bytes: int | None = None
+) -> bytes:
+    """Gives all bytes; a server that sends drop by drop does not hold a worker for ever, as long as
+    `read` gives what is there and does not wait for more."""
     found = bytearray()
-    while chunk := stream.read(min(_CHUNK, limits.max_bytes + 1 - len(found))):
+    while size_bytes is None or len(found) < size_bytes:
+        chunk = read(min(_CHUNK, limits.max_bytes + 1 - len(found)))
+        if not chunk:
+            break
         found += chunk
         if len(found) > limits.max_bytes:
             raise Unfetchable(f"it has more than {limits.max_bytes:,} bytes")
         if time.monotonic() > end_s:
             raise Unfetchable(f"it was not whole within {limits.timeout_s:g} s", again=True)
+    if size_bytes is not None and len(found) < size_bytes:  # http.client does not say so
+        raise Unfetchable(f"{len(found):,} of {size_bytes:,} bytes came", again=True)
     return bytes(found)
 
 

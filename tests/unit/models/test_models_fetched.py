@@ -68,14 +68,18 @@ class Answers(BaseHTTPRequestHandler):
             content = b"x" * 20_000
         elif name == "some":
             time.sleep(0.02)
+        size_bytes = len(content) + (100 if name == "short" else 0)
         self.send_response(code)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(size_bytes))
         self.end_headers()
         with server.lock:  # before its last byte, after which the next one may ask
             server.now -= 1
         with contextlib.suppress(ConnectionError):  # the client had enough
-            self.wfile.write(content)
+            for at in range(len(content) if name == "drops" else 0):
+                self.wfile.write(content[at : at + 1])
+                time.sleep(0.1)
+            self.wfile.write(content if name != "drops" else b"")
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -129,17 +133,21 @@ def test_what_is_kept_is_bounded_and_stays_at_home(server: Server) -> None:
         ("large", "it has more than 10,000 bytes", 1),
         ("down", "HTTP 500", 3),
         ("slow", "nothing came within 0.3 s", 3),
+        ("drops", "it was not whole within 0.3 s", 3),
+        ("short", r"\d+ of \d+ bytes came", 3),
         ("broken", "the bytes are none of PNG", 1),
     ],
 )
 def test_what_a_server_may_do_costs_a_row(server: Server, name: str, why: str, times: int) -> None:
     fetched = Fetched(IMAGES, max_bytes=10_000)
     fetched(_rows(f"{server.base}/some/1", f"{server.base}/some/2"))  # kept, however slow it was
-    if name == "slow":
+    if name in ("slow", "drops"):
         fetched.limits = replace(fetched.limits, timeout_s=0.3)
     rows = _rows(f"{server.base}/some/1", f"{server.base}/{name}", None, f"{server.base}/some/2")
+    began = time.monotonic()
     with pytest.raises(Undecodable, match=why) as caught:
         fetched(rows)
+    assert time.monotonic() - began < 10.0
     assert caught.value.positions == (1, 2)
     assert server.asked[f"/{name}"] == times
 
