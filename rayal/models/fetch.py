@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rayal.errors import PlaceError, PoolError
-from rayal.places import Place
+from rayal.places import Place, is_store
 from rayal.places.opened import filesystem
 from rayal.places.patience import Patience, patiently
 
+_HERE = ("local", "git")  # of fsspec: they lead to this machine's disks, past any root
 _AGAIN = (429, 500, 502, 503, 504)  # a server that is busy, not one that says no
 _FIRST_WAIT_S = 0.2
 _CHUNK = 1 << 16
@@ -50,9 +51,15 @@ def fetch(uri: str, root: str | None, limits: Limits) -> bytes:
     wait_s = _FIRST_WAIT_S
     for left in range(limits.retries, -1, -1):
         try:
-            if uri.lower().startswith(("http://", "https://")):
+            scheme = uri.partition("://")[0].lower() if "://" in uri else "file"
+            if scheme in ("http", "https"):
                 return _of_web(uri, limits)
-            if "://" in uri and not uri.lower().startswith("file://"):
+            if scheme in _HERE or ("::" in uri and scheme != "file" and not is_store(uri)):
+                raise PoolError(
+                    f"{uri[:200]!r} may lead to any file of this machine, expected a path or "
+                    "file:// below the transform's root, or the URL of a server; mend it"
+                )
+            if scheme != "file":
                 return _of_store(uri, limits)
             return _of_disk(uri, root, limits)
         except Unfetchable as error:

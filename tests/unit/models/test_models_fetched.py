@@ -168,7 +168,7 @@ def test_no_server_no_url_no_text() -> None:
         Fetched(IMAGES)(pa.record_batch([pa.array([1])], names=["x"]))
 
 
-def test_paths_are_below_the_root(tmp_path: Path) -> None:
+def test_paths_are_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(encoded(PIXELS))
     (tmp_path / "secret.png").write_bytes(encoded(PIXELS))
@@ -180,6 +180,10 @@ def test_paths_are_below_the_root(tmp_path: Path) -> None:
     for path in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "file:///etc/passwd"):
         with pytest.raises(PoolError, match=r"leads to .*, outside of the root .*/in; mend"):
             fetched(_rows("a.png", path))
+    monkeypatch.chdir(tmp_path / "in")
+    for uri in ("local://../secret.png", f"simplecache::file://{tmp_path}/secret.png"):
+        with pytest.raises(PoolError, match="may lead to any file of this machine"):
+            fetched(_rows("a.png", uri))
     with pytest.raises(PoolError, match=r"'a.png' is a path, and no folder is named"):
         Fetched(IMAGES)(_rows("a.png"))
 
