@@ -6,6 +6,7 @@ import http.client
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def fetch(uri: str, root: str | None, limits: Limits) -> bytes:
 def _of_web(uri: str, limits: Limits) -> bytes:
     end_s = time.monotonic() + limits.timeout_s
     try:
+        if urllib.parse.urlsplit(uri).username is not None:
+            raise Unfetchable("a name or a password stands in the URL; leave it out")
         with urllib.request.urlopen(uri, timeout=limits.timeout_s) as answer:
             kind = answer.headers.get("Content-Type", "").split(";")[0].strip().lower()
             if kind and not kind.startswith(tuple(limits.content_types)):

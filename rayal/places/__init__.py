@@ -2,6 +2,6 @@
 
 from rayal.places.place import Entry, Place
 from rayal.places.ranges import Ranges
-from rayal.places.settings import is_store, refuse_secrets
+from rayal.places.settings import is_store, refuse_secrets, shown
 
-__all__ = ["Entry", "Place", "Ranges", "is_store", "refuse_secrets"]
+__all__ = ["Entry", "Place", "Ranges", "is_store", "refuse_secrets", "shown"]

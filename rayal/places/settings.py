@@ -9,10 +9,10 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rayal.errors import PlaceError
 
+_WEB = ("http", "https")
 _SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCOUNT_KEY",
     "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN",
@@ -106,14 +106,31 @@ def refuse_secrets(url: str, but_globs: bool = False) -> None:
     """
     scheme, _, rest = url.partition("://")
     has_arguments = "?" in rest and (not but_globs or "=" in rest.partition("?")[2])
-    if has_arguments or ":" in urlsplit(url).netloc.rpartition("@")[0]:
+    user = rest.partition("/")[0].rpartition("@")[0]
+    if has_arguments or ":" in user or (user and scheme.lower() in _WEB):  # there it may be a token
         path = re.sub(r"^[^/]*@", "", rest.partition("?")[0])
-        raise PlaceError(
-            f"{scheme}://{path} was given with a password or with arguments, which would be "
-            f"written into logs and records; leave them out of the URL, and set "
-            f"{' and '.join(of(url).keys) or 'the variables of this store'} and "
+        advice = (
+            "or fetch it to a disk first"
+            if scheme.lower() in _WEB
+            else f"and set {' and '.join(of(url).keys) or 'the variables of this store'} and "
             f"{of(url).endpoint_name} in the environment"
         )
+        raise PlaceError(
+            f"{scheme}://{path} was given with a password or with arguments, which would be "
+            f"written into logs and records; leave them out of the URL, {advice}"
+        )
+
+
+def shown(url: str) -> str:
+    """Gives a URL as it may be printed and recorded: without a name and a password, and without
+    arguments, of which one may be a signature."""
+    scheme, mark, rest = url.partition("://")
+    is_web = scheme.lower() in _WEB
+    rest = re.sub(r"^[^/]*@" if is_web else r"^[^/]*:[^/]*@", "", rest)
+    path, asks, arguments = rest.partition("?")
+    if asks and (is_web or "=" in arguments):  # a question mark alone may be part of a name
+        rest = f"{path}?..."
+    return f"{scheme}{mark}{rest}" if mark else url
 
 
 def scrubbed(text: str) -> str:

@@ -239,6 +239,8 @@ def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
         return pa_fs.LocalFileSystem(), os.path.abspath(Path(source).expanduser())
     if is_store(source):
         return _in_store(source)
+    if not source.startswith("file:"):
+        refuse_secrets(source, but_globs=True)
     try:
         filesystem, path = pa_fs.FileSystem.from_uri(source)
         return filesystem, path

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rayal.errors import ConfigError, PoolError
 from rayal.models.fetch import Limits, Unfetchable, fetch
 from rayal.models.transform import Inputs, Transform, Undecodable
+from rayal.places import shown
 
 _NUM_REASONS = 3
 
@@ -105,13 +106,13 @@ class Fetched:
         )
         if not bad:
             return self.transform(given)
-        reasons = {at: f"{uris[at]}: {said}" for at, said in bad.items()}
+        reasons = {at: f"{shown(str(uris[at]))}: {said}" for at, said in bad.items()}
         why = _listed(reasons.values())
         try:
             self.transform(given)  # so that its own rows are named too, in one go
         except Undecodable as error:
             also = {at: said for at, said in error.by_position.items() if at not in bad}
-            reasons |= {at: f"{uris[at]}: {said}" for at, said in also.items()}
+            reasons |= {at: f"{shown(str(uris[at]))}: {said}" for at, said in also.items()}
             why += f"; {error.why}" * bool(also)
         raise Undecodable(
             sorted(reasons),

@@ -50,7 +50,7 @@ class Answers(BaseHTTPRequestHandler):
         self._answer(server, times)
 
     def _answer(self, server: Any, times: int) -> None:
-        name = self.path.strip("/").split("/")[0]
+        name = self.path.strip("/").partition("?")[0].split("/")[0]
         code, kind, content = 200, "image/png", encoded(PIXELS)
         if name == "missing":
             code = 404
@@ -166,6 +166,16 @@ def test_no_server_no_url_no_text() -> None:
         Fetched(IMAGES)(pa.record_batch([pa.array([1])], names=["uri"]))
     with pytest.raises(PoolError, match=r"no column 'uri' \(it has: x\)"):
         Fetched(IMAGES)(pa.record_batch([pa.array([1])], names=["x"]))
+
+
+def test_what_is_signed_is_fetched_and_the_signature_not_repeated(server: Server) -> None:
+    assert Fetched(IMAGES)(_rows(f"{server.base}/some?sig=hush")).shape == (1, 1, 3, 4)
+    named = server.base.replace("://", "://me:hush@")
+    uris = [f"{server.base}/missing?sig=hush", f"{server.base}/broken?sig=hush", f"{named}/some"]
+    with pytest.raises(Undecodable, match=r"missing\?\.\.\.: HTTP 404") as caught:
+        Fetched(IMAGES)(_rows(*uris))
+    assert caught.value.positions == (0, 1, 2)
+    assert "hush" not in f"{caught.value} {caught.value.reasons}"
 
 
 def test_paths_are_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from buckets import KEY_ID, SECRET, Bucket
 
 from rayal.errors import PlaceError
-from rayal.places import Place, patience
+from rayal.places import Place, patience, shown
 from rayal.places.patience import Patience, patiently
 from rayal.places.place import put
 
@@ -290,3 +290,17 @@ def test_google_without_a_login_is_a_matter_of_credentials(monkeypatch: pytest.M
         patiently("gs://bucket/run", ask, Patience(first_wait_s=0.0))
     assert "without credentials" in str(caught.value)
     assert "GOOGLE_APPLICATION_CREDENTIALS" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://me:pw@host/a.png?sig=pw", "https://host/a.png?..."),
+        ("HTTP://pw@host/a", "HTTP://host/a"),
+        ("s3://me:pw@bucket/a?.png", "s3://bucket/a?.png"),
+        ("abfs://box@account/a.png?sig=pw", "abfs://box@account/a.png?..."),
+        ("a/b@c?.png", "a/b@c?.png"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_a_secret(url: str, said: str) -> None:
+    assert shown(url) == said

@@ -135,6 +135,22 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
     _refused("nosuch://bucket/x.parquet", tmp_path, "neither pyarrow nor fsspec can open it")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hush@host/a.csv",
+        "http://hush@host/a.csv",
+        "https://host/a.csv?sig=hush.csv",
+    ],
+)
+def test_a_source_with_a_secret_in_its_url(tmp_path: Path, url: str) -> None:
+    """Of the web too, and before anything is asked of it: a manifest names its source."""
+    with pytest.raises(PlaceError, match="was given with a password") as caught:
+        ingest(url, str(tmp_path / "pool"))
+    assert "hush" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_pool_in_a_store_of_no_known_kind(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1]}), tmp_path / "in.parquet")
     said = "nosuch://bucket: neither pyarrow nor fsspec can open it"
