@@ -39,12 +39,17 @@ class Bench:
     check: Callable[[], None] = lambda: None  # refuses where another took the pool meanwhile
 
     def put(self, name: str) -> int:
-        """Puts a finished file in its place, where a power cut leaves it whole; gives its bytes."""
+        """Puts a finished file in its place, where a power cut leaves it whole; gives its bytes.
+
+        Raises:
+            PlaceError: another took the pool meanwhile.
+        """
         made = self.folder / name
         size_bytes = made.stat().st_size
         if self.place.is_local:
             disk.sync(made)
         else:
+            self.check()  # or it lies over another's file of the same name
             (self.place / name).put_file(made)
             made.unlink()
         return size_bytes

@@ -16,7 +16,12 @@ _ALL = (*FOLDERS.values(), FILES, REMOVED)
 
 
 def remove_unnamed(bench: Bench, manifest: Manifest | None) -> None:
-    """Removes what a manifest does not name from the folders that rayal writes."""
+    """Removes what a manifest does not name from the folders that rayal writes.
+
+    Raises:
+        PlaceError: another took the pool meanwhile, whose files it may not name.
+    """
+    bench.check()
     named = set[str]()
     if manifest is not None:
         named = {shard.path for shard in manifest.shards}

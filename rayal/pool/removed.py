@@ -52,6 +52,7 @@ def delete(path: str, ids: Sequence[str], lock_stale_s: float = STALE_S) -> int:
         name = f"{REMOVED}/v{version:05d}.parquet"
         out = pa.BufferOutputStream()
         pq.write_table(table, out, row_group_size=_GROUP_ROWS)
+        bench.check()
         (place / name).put_bytes(out.getvalue())
         after = _with(pool.manifest, name, table.column("sample_id").to_numpy(), pool)
         _commit(bench, after, pool.manifest)

@@ -27,8 +27,9 @@ from rayal.engine.local import LocalEngine
 from rayal.errors import PlaceError, PoolError
 from rayal.places import Place, patience
 from rayal.places.patience import Patience
-from rayal.pool import Pool, compact, delete, ingest
+from rayal.pool import Pool, compact, delete, ingest, removed
 from rayal.pool.folder import alone_in
+from rayal.pool.leftovers import remove_unnamed
 
 SMALL = {"rows_per_shard": 100, "label_column": "label"}
 
@@ -421,3 +422,31 @@ def test_no_manifest_is_put_over_that_of_another(root: Place, tmp_path: Path) ->
         (pool.place / ".lock/00000001").remove()
         with pytest.raises(PlaceError, match="was taken over by another process"):
             bench.commit(other.manifest, other.manifest)
+
+
+def test_whoever_was_passed_over_lays_nothing_over_the_files_of_another(
+    root: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_embeddings(tmp_path / "rows.parquet", 300)
+    pool = ingest(str(source), (root / "a").url, **SMALL)
+    name = pool.shards[0].path
+    with alone_in(pool.place) as bench:
+        (pool.place / ".lock/00000001").remove()
+        (bench.folder / name).parent.mkdir()
+        (bench.folder / name).write_bytes(b"of one that slept")
+        with pytest.raises(PlaceError, match="was taken over by another process"):
+            bench.put(name)
+        with pytest.raises(PlaceError, match="was taken over by another process"):
+            remove_unnamed(bench, None)
+    assert Pool.open(pool.path) == pool
+
+    def slept(*arguments: Any) -> Any:
+        (pool.place / ".lock/00000001").remove()
+        (pool.place / "removed/v00002.parquet").put_bytes(b"of another")
+        return wanted(*arguments)
+
+    wanted = removed._wanted
+    monkeypatch.setattr(removed, "_wanted", slept)
+    with pytest.raises(PlaceError, match="was taken over by another process"):
+        delete(pool.path, [str(all_ids(pool)[0])])
+    assert (pool.place / "removed/v00002.parquet").read_bytes() == b"of another"
