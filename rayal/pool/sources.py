@@ -193,7 +193,7 @@ def find(source: str) -> Files:
             infos = [info for info in _below(filesystem, root) if match(info.path)]
         else:
             raise PoolError(f"{source} does not exist; give a file, a folder, a glob or a URI")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:  # a file's name may be no UTF-8
         raise PoolError(f"{source} cannot be listed: {_one_line(error)}") from error
     formats = sorted({format_of(info.path) or "" for info in infos} - {""})
     if not formats:
@@ -334,6 +334,11 @@ def _plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([field.with_type(plain_type(field.type)) for field in schema])
 
 
+def _has_text(kind: pa.DataType) -> bool:
+    nested = (kind.field(at).type for at in range(kind.num_fields))
+    return bool(pa.types.is_string(kind)) or any(_has_text(one) for one in nested)
+
+
 def _same_schema(batch: pa.RecordBatch, schema: pa.Schema, path: str, first: str) -> pa.RecordBatch:
     if set(batch.schema.names) != set(schema.names):
         less = sorted(set(schema.names) - set(batch.schema.names))
@@ -352,5 +357,7 @@ def _same_schema(batch: pa.RecordBatch, schema: pa.Schema, path: str, first: str
                 f"{path}: column '{known.name}' is {found}, expected {known.type} as in {first}; "
                 "all files of a source have the same columns"
             )
+        if _has_text(found):  # of Parquet and JSONL nobody else looks whether it is UTF-8
+            column.validate(full=True)
         columns.append(column if column.type == known.type else column.cast(known.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)

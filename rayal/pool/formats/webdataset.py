@@ -164,6 +164,11 @@ def _members(filesystem: pa_fs.FileSystem, path: str) -> Iterator[tuple[str, str
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> bytes | None:
     """Gives the bytes of a member, None for what is no row's."""
     parts = member.name.split("/")
+    if any("\ud800" <= letter <= "\udfff" for letter in member.name):  # bytes that are no UTF-8
+        raise PoolError(
+            f"{path} has a member {ascii(member.name)[:200]}, whose name is not UTF-8; write "
+            "it anew"
+        )
     if member.name.startswith("/") or ".." in parts:
         raise PoolError(
             f"{path} has a member {member.name[:200]!r}, whose path leaves the tar; write it anew"

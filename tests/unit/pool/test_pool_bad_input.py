@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,25 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     _refused(tmp_path / "d.csv.gz", tmp_path, r"d.csv.gz cannot be read as csv")
     (tmp_path / "e.csv").write_text("x,x\n1,2\n")
     _refused(tmp_path / "e.csv", tmp_path, r"column 'x' twice; rename")
+
+
+@pytest.mark.parametrize("role", [None, "id_column", "label_column"])
+def test_text_that_is_not_utf_8(tmp_path: Path, role: str | None) -> None:
+    options = {} if role is None else {role: "t"}
+    (tmp_path / "a.jsonl").write_bytes(b'{"t": "tea", "x": 1}\n{"t": "caf\xe9", "x": 1}\n')
+    _refused(tmp_path / "a.jsonl", tmp_path, "a.jsonl cannot be read as .*Invalid UTF8", **options)
+    offsets, letters = np.array([0, 3, 7], np.int32), b"teacaf\xe9"
+    text = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(letters)]
+    )
+    pq.write_table(pa.table({"t": text, "x": [1, 2]}), tmp_path / "b.parquet")
+    _refused(tmp_path / "b.parquet", tmp_path, "b.parquet cannot .*Invalid UTF8", **options)
+
+
+def test_a_name_of_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(bytes(tmp_path / "in") + b"/caf\xe9.csv")).write_text("x\n1\n")
+    _refused(tmp_path / "in", tmp_path, "in cannot be listed: 'utf-8' codec can't decode byte 0xe9")
 
 
 def test_files_of_mixed_schemas(tmp_path: Path) -> None:

@@ -127,6 +127,14 @@ def test_paths_that_leave_the_tar_are_refused(tmp_path: Path, name: str) -> None
     assert not [found for found in tmp_path.rglob("*escape*")]
 
 
+def test_names_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "a.tar"
+    with tarfile.open(place, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("caf\u00e9.txt"), io.BytesIO())
+    with pytest.raises(PoolError, match=r"a member 'caf\\udce9\.txt', whose name is not UTF-8"):
+        ingest(str(place), str(tmp_path / "pool"))
+
+
 def test_links_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "in.tar"
     with tarfile.open(place, "w") as tar:
