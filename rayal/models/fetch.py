@@ -114,6 +114,8 @@ def _of_store(uri: str, limits: Limits) -> bytes:
             raise Unfetchable("there is no such file") from error
     except PlaceError as error:
         raise Unfetchable(str(error)) from error
+    except (ValueError, TypeError, LookupError) as error:  # clients differ in how they say so
+        raise Unfetchable(f"it is no URL ({_short(error)})") from error
 
 
 def _of_disk(uri: str, root: str | None, limits: Limits) -> bytes:
@@ -124,6 +126,8 @@ def _of_disk(uri: str, root: str | None, limits: Limits) -> bytes:
         raise Unfetchable("there is no such file") from error
     except OSError as error:
         raise Unfetchable(f"it cannot be read ({_short(error)})", again=True) from error
+    except ValueError as error:  # a null byte
+        raise Unfetchable(f"it is no path ({_short(error)})") from error
 
 
 def _inside(path: str, root: str | None) -> str:

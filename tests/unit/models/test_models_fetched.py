@@ -168,6 +168,12 @@ def test_no_server_no_url_no_text() -> None:
         Fetched(IMAGES)(pa.record_batch([pa.array([1])], names=["x"]))
 
 
+@pytest.mark.parametrize("uri", ["s3://", "data://text/plain,x", "reference://x", "a\0.png"])
+def test_what_is_no_uri_at_all_costs_its_row(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(Undecodable, match=r"it is no (URL|path)"):
+        Fetched(IMAGES, root=str(tmp_path))(_rows(uri))
+
+
 def test_what_is_signed_is_fetched_and_the_signature_not_repeated(server: Server) -> None:
     assert Fetched(IMAGES)(_rows(f"{server.base}/some?sig=hush")).shape == (1, 1, 3, 4)
     named = server.base.replace("://", "://me:hush@")
