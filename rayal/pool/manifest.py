@@ -24,6 +24,9 @@ REMOVED = "removed"  # the folder of lists of rows to forget
 UNDER_WAY = "ingest.jsonl"  # the journal of an ingest that did not end
 FORMAT = 2  # of what is written; 1, without versions, is read too
 _READ = (1, FORMAT)
+CONTENT_HASH = (
+    "rayal.content_hash"  # in a shard's footer, so that no other of its size passes for it
+)
 
 Split: TypeAlias = Literal["pool", "test", "labels"]
 FOLDERS: Mapping[Split, str] = {"pool": "shards", "test": "test", "labels": "labels"}

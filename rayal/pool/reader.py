@@ -19,7 +19,7 @@ from rayal.columns import is_vector, vector_shape
 from rayal.errors import PoolError
 from rayal.places import Place
 from rayal.pool.ahead import StoredFile
-from rayal.pool.manifest import Manifest, Shard
+from rayal.pool.manifest import CONTENT_HASH, Manifest, Shard
 from rayal.types import Ids
 
 _ADVICE = "restore the file, or ingest the source again"
@@ -65,7 +65,8 @@ def open_shard(root: Place, shard: Shard, schema: pa.Schema, verify: bool = True
     """Gives the open file of a shard whose columns are `schema`; `verify` its pages when read.
 
     Raises:
-        PoolError: the file is missing, of another size, no Parquet, or of another schema.
+        PoolError: the file is missing, of another size, no Parquet, of another schema, or of other
+            rows, as its footer says.
     """
     place = root / shard.path
     file = _open(root, shard, verify)
@@ -83,6 +84,13 @@ def open_shard(root: Place, shard: Shard, schema: pa.Schema, verify: bool = True
         )
         raise PoolError(
             f"{place} has another schema than the manifest ({said}): {_named(shard)}; {_ADVICE}"
+        )
+    said_hash = (file.metadata.metadata or {}).get(CONTENT_HASH.encode())
+    if said_hash not in (None, shard.content_hash.encode()):  # None: of a pool from before
+        raise PoolError(
+            f"{place} holds other rows than those of the manifest (content hash "
+            f"{said_hash.decode(errors='replace')[:12]}, expected {shard.content_hash[:12]}): "
+            f"{_named(shard)}; {_ADVICE}"
         )
     return file
 

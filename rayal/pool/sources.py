@@ -282,6 +282,8 @@ def _below(filesystem: pa_fs.FileSystem, folder: str) -> list[pa_fs.FileInfo]:
     selector = pa_fs.FileSelector(folder, recursive=True, allow_not_found=True)
     skip = len(folder)
     infos = filesystem.get_file_info(selector)
+    if isinstance(filesystem, pa_fs.LocalFileSystem):
+        _refuse_loops(infos)
     for info in infos:
         root, log, _ = f"{info.path}/".partition(f"/{delta.LOG}/")
         if log:
@@ -295,6 +297,18 @@ def _below(filesystem: pa_fs.FileSystem, folder: str) -> list[pa_fs.FileInfo]:
         if info.type == pa_fs.FileType.File
         and not any(part[:1] in "._" for part in info.path[skip:].split("/") if part)
     ]
+
+
+def _refuse_loops(infos: list[pa_fs.FileInfo]) -> None:
+    for info in infos:
+        if info.type != pa_fs.FileType.Directory or not os.path.islink(info.path):
+            continue
+        above = os.path.realpath(os.path.dirname(info.path)) + "/"
+        if above.startswith(os.path.realpath(info.path).rstrip("/") + "/"):
+            raise PoolError(
+                f"{info.path} is a link to a folder that it lies in, so that every file below "
+                "comes again and again; remove the link"
+            )
 
 
 def _these(filesystem: pa_fs.FileSystem, folder: str, paths: list[str]) -> list[pa_fs.FileInfo]:

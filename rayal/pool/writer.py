@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from rayal.columns import content_hash
 from rayal.pool.folder import Bench
-from rayal.pool.manifest import FOLDERS, Shard, Split
+from rayal.pool.manifest import CONTENT_HASH, FOLDERS, Shard, Split
 
 _GROUP_BYTES = 4 << 20
 _MIN_GROUP, _MAX_GROUP = 256, 65_536
@@ -66,6 +66,7 @@ class ShardWriter:
         self._write_groups(last=True)
         if self._writer is None:
             return None
+        self._writer.add_key_value_metadata({CONTENT_HASH: self._digest.hexdigest()})
         self._writer.close()
         return Shard(
             split=self._split,

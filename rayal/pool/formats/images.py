@@ -58,8 +58,7 @@ def refuse_escapes(filesystem: pa_fs.FileSystem, paths: Sequence[str], root: str
     """Refuses what only looks as if it lay below the root.
 
     Raises:
-        PoolError: a path has `..` in it, or is or goes through a link that leaves the root or
-            leads back to a folder above it.
+        PoolError: a path has `..` in it, or is or goes through a link that leaves the root.
     """
     is_local = isinstance(filesystem, pa_fs.LocalFileSystem)
     base = root.rstrip("/")
@@ -82,12 +81,6 @@ def _has_link(path: str, known: dict[str, bool]) -> bool:
     folder = os.path.dirname(path)
     if folder not in known:
         known[folder] = folder != "/" and _has_link(folder, known)
-        above = os.path.realpath(os.path.dirname(folder)) + "/"
-        if known[folder] and above.startswith(os.path.realpath(folder).rstrip("/") + "/"):
-            raise PoolError(
-                f"{folder} is a link to a folder that it lies in, so that every file below comes "
-                "again and again; remove the link"
-            )
     return known[folder] or os.path.islink(path)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from runs import write_embeddings
 
 from rayal.errors import PlaceError, PoolError
 from rayal.pool import Pool, ingest, open_pool
@@ -285,6 +287,19 @@ def test_a_manifest_that_is_none_or_was_changed(pool: Pool) -> None:
             Pool.open(pool.path)
 
 
+def test_a_link_to_a_folder_that_it_lies_in(tmp_path: Path) -> None:
+    """Else its rows come again and again, as deep as the system follows links."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    pq.write_table(pa.table({"v": [1, 2]}), tmp_path / "in" / "rows.parquet")
+    for name, target in (("self", "."), ("sub/up", "..")):
+        link = tmp_path / "in" / name
+        link.symlink_to(target)
+        _refused(tmp_path / "in", tmp_path, f"{name} is a link to a folder that it lies in")
+        link.unlink()
+    (tmp_path / "in" / "other").symlink_to("sub")
+    assert ingest(str(tmp_path / "in"), str(tmp_path / "pool"), test_share=0).num_rows == 2
+
+
 @pytest.mark.parametrize("split", ["shards", "test", "labels"])
 def test_a_shard_that_is_missing_or_truncated(pool: Pool, split: str) -> None:
     place = Path(pool.path) / split / "shard-00002.parquet"
@@ -317,6 +332,28 @@ def test_a_shard_of_another_schema_is_found_when_read(pool: Pool) -> None:
         PoolError, match=r"v is absent, expected 2 x float64, w is int64, expected absent"
     ):
         changed.read_rows(changed.shards[1], np.array([shard.min_id]), ["v"])
+
+
+def test_a_shard_of_other_rows_is_found_when_read(tmp_path: Path) -> None:
+    """A whole file of the same size and schema, as another ingest made it."""
+    pools = []
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        source = write_embeddings(folder / "rows.parquet", 100, seed=seed)
+        made = ingest(str(source), str(folder / "pool"), label_column="label", rows_per_shard=50)
+        pools.append(made)
+    shard, other = pools[0].shards[1], pools[1].shards[1]
+    assert (shard.size_bytes, shard.num_rows) == (other.size_bytes, other.num_rows)
+    shutil.copy(Path(pools[1].path) / other.path, Path(pools[0].path) / shard.path)
+    pool = Pool.open(pools[0].path)
+    pool.batches(pool.shards[0], ["embedding"], 8)
+    with pytest.raises(
+        PoolError,
+        match=f"other rows than those .*{other.content_hash[:12]}, expected "
+        f"{shard.content_hash[:12]}.*shard 1,",
+    ):
+        pool.batches(pool.shards[1], ["embedding"], 8)
 
 
 def _resized(pool: Pool, size_bytes: int) -> Any:
