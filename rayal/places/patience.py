@@ -25,7 +25,7 @@ _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID"
     r"|UNRECOGNIZED_CLIENT|EXPIRED_?TOKEN|MISSING_AUTHENTICATION_TOKEN|AUTHENTICATION_?FAILED"
     r"|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|Forbidden|Unauthorized"
-    r"|HTTP status 40[13]|\b40[13] |Unable to locate credentials|could not.{0,40}credentials"
+    r"|HTTP status 40[13]|\b40[13] (?!of )|Unable to locate credentials|could not.{0,40}credentials"
     r"|OAuth2 access token",
     re.I,
 )

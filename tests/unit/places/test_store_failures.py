@@ -105,6 +105,19 @@ def test_no_attempt_begins_after_the_deadline(bucket: Bucket) -> None:
     assert 0 < asked[-1] - asked[0] <= 0.3
 
 
+def test_a_number_of_bytes_is_no_refusal() -> None:
+    """An answer that broke off after 403 bytes says so, and is asked for again."""
+    answers = iter([ConnectionError("403 of 1000 bytes came"), "whole"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert patiently("s3://b/file", ask, QUICK) == "whole"
+
+
 def test_what_is_no_failure_of_a_store_is_not_asked_again() -> None:
     asked: list[int] = []
 
