@@ -16,14 +16,14 @@ import pytest
 from rayal.pool import ingest
 
 NUM_KILLS = 10
-ROWS_PER_FILE = 200_000
+NUM_FILES, ROWS_PER_FILE = 12, 200_000  # long enough that a third of an ingest finishes a shard
 WORDS = ("--id-column", "uid", "--label-column", "y")
 
 
 def _write(folder: Path) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for number in range(4):
+    for number in range(NUM_FILES):
         ids = np.arange(ROWS_PER_FILE) + number * ROWS_PER_FILE
         vectors = pa.array(rng.normal(size=ROWS_PER_FILE * 8).astype(np.float32))
         table = {
@@ -31,7 +31,7 @@ def _write(folder: Path) -> None:
             "v": pa.FixedSizeListArray.from_arrays(vectors, 8),
             "y": pa.array(ids % 7),
         }
-        pq.write_table(pa.table(table), folder / f"{number}.parquet")
+        pq.write_table(pa.table(table), folder / f"{number:02d}.parquet")
 
 
 def _has_begun(pool: Path, pid: int) -> bool:
