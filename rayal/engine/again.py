@@ -162,7 +162,9 @@ class Recall:
         passed, audited = np.zeros(0, np.intp), np.zeros(0, np.intp)
         floor = self.again.floor
         is_placed = floor is not None and not self.is_free(shard)
-        if floor is not None and not is_placed:
+        if is_placed:
+            floor = None  # probes had rows at other places, and the last of the best may miss it
+        if floor is not None:
             is_out = np.zeros(shard.num_rows, bool)
             is_out[self.out_of_reach(kept, floor)] = True
             is_out &= needed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,27 @@ def test_where_bits_depend_on_a_rows_place_all_is_scored(
     doors.run(wide_pool, "all", "strategy=margin", *FEW, *HEADS).done()
     same(doors, "all", "again")
     assert [one["num_passed"] for one in notes(doors.folder / "again")] == [0] * 4
+
+
+def test_where_bits_depend_on_a_rows_place_a_probe_cuts_nothing_off(
+    doors: Doors, wide_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were probed at other places may seem a bit better there than in the pass."""
+    probe = Recall.probe
+
+    def a_bit_better(self: Recall, *asked: Any) -> Any:
+        found = probe(self, *asked)
+        keys = found.sketch.keys + np.uint64(1)  # the next larger score
+        return found._replace(sketch=replace(found.sketch, keys=keys))
+
+    monkeypatch.setattr(Recall, "_alike", lambda *_: False)
+    monkeypatch.setattr(Recall, "probe", a_bit_better)
+    # A selector whose picks depend on the last of the best M, too.
+    words = ("strategy=margin", "strategy.selector._target_=rayal.selectors.badge.Badge")
+    still = "trainer.learning_rate=1e-6"  # so that the best of the last round are probed, all
+    doors.run(wide_pool, "again", *words, *AGAIN, still).done()
+    doors.run(wide_pool, "all", *words, *FEW, *HEADS, still).done()
+    same(doors, "all", "again")
 
 
 def test_the_shuffled_batch_tells() -> None:
