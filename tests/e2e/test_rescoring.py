@@ -284,6 +284,41 @@ def test_what_has_no_bound_is_scored_whole_and_says_so(
     assert not (doors.folder / "r" / "rescoring").exists()
 
 
+NAMED_LINEAR = """
+from torch import nn
+
+
+class Scaled(nn.Module):
+    def __init__(self, num_outputs, num_inputs):
+        super().__init__()
+        self.linear = nn.Linear(num_inputs, num_outputs)
+
+    def forward(self, inputs):
+        return self.linear(inputs * 40.0)
+
+
+class Deep(nn.Module):
+    def __init__(self, num_outputs, num_inputs):
+        super().__init__()
+        self.first, self.linear = nn.Linear(num_inputs, 24), nn.Linear(24, num_outputs)
+
+    def forward(self, inputs):
+        return self.linear(self.first(inputs).relu())
+"""
+
+
+@pytest.mark.parametrize("name", ["Scaled", "Deep"])
+def test_a_layer_named_linear_that_is_not_all_of_a_module(
+    doors: Doors, wide_pool: Pool, name: str
+) -> None:
+    doors.module("named_linear", NAMED_LINEAR)
+    words = (f"model.module._target_=named_linear.{name}", "strategy=margin", *FEW, *HEADS)
+    doors.run(wide_pool, "all", *words).done()
+    said = doors.run(wide_pool, "again", *words, "rescoring=bounded").done()
+    same(doors, "all", "again")
+    assert "round 1: all rows were scored: the model is no linear head" in said.err
+
+
 MLP = ("model=mlp", "model.module.hidden=[8]", "strategy=margin", *AGAIN)
 
 
