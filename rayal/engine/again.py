@@ -238,7 +238,11 @@ class Recall:
             some = rows.take(pa.array(places))
             ids = torch.from_numpy(some.column("sample_id").to_numpy().copy())
             outputs = self.predictor.predict(ids, self.predictor.encode(some), ("probs",))
-            found.append(outputs.probs.cpu().numpy())
+            probs_NC = outputs.probs.cpu().numpy()
+            if outputs.rejected is not None:  # which row stands in for these, places do decide
+                rejected_N = outputs.rejected.cpu().numpy()
+                probs_NC = np.where(rejected_N[:, None], np.float32(0.0), probs_NC)
+            found.append(probs_NC)
         return bool(np.array_equal(found[0][order], found[1], equal_nan=True))
 
     def _with_passed(self, report: ShardReport, kept: Remembered, passed: Places) -> ShardReport:

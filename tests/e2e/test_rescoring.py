@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from doors import Doors
 from runs import digest, picked, write_embeddings
@@ -236,9 +238,24 @@ def test_where_bits_depend_on_a_rows_place_a_probe_cuts_nothing_off(
     same(doors, "all", "again")
 
 
+def test_a_row_that_cannot_be_decoded_does_not_look_like_bits_of_a_place(doors: Doors) -> None:
+    """Another row stands in for it: the first of its batch that can be, which is another one where
+    the batch is shuffled."""
+    source = write_embeddings(doors.folder / "rows.parquet", 2000, width=7)
+    heights = np.where(np.arange(2000) % 400 == 3, np.nan, 1.0)
+    table = pq.read_table(source).append_column("height", pa.array(heights, from_pandas=True))
+    pq.write_table(table, source)
+    pool = ingest(str(source), "pool", label_column="label", rows_per_shard=500)
+    words = ("strategy=margin", "model.transform.column=[embedding,height]", *FEW, *HEADS)
+    doors.run(pool, "all", *words).done()
+    said = doors.run(pool, "again", *words, "rescoring=bounded", "rescoring.num_cells=16").done()
+    same(doors, "all", "again")
+    assert "depend on its place" not in said.err
+    assert max(one["num_passed"] for one in notes(doors.folder / "again")) > 0
+
+
 def test_the_shuffled_batch_tells() -> None:
     """A product whose bits depend on the place is found out."""
-    import pyarrow as pa
     import torch
 
     from rayal.types import Outputs
