@@ -24,7 +24,7 @@ from rayal.engine.batches import Batch, encoded, join_small, pad, with_columns
 from rayal.engine.bounds import AtMost, Shrinkage, rules, seen_of, shrinkage, softmax_error
 from rayal.engine.remembered import FARTHEST, UNIT, UNKNOWN, Remembered
 from rayal.engine.scoring import Again, Scoring, ShardReport
-from rayal.engine.sieve import Sieve
+from rayal.engine.sieve import Sieve, check_finite
 from rayal.engine.survivors import Rejected, Rows, Taken
 from rayal.keys import salt, uniform
 from rayal.models.head import LinearHead, Matrix
@@ -211,6 +211,7 @@ class Recall:
             fresh_N[taken.find(batch.ids)[0]] = False
             if outputs.rejected is not None:
                 fresh_N &= ~outputs.rejected.cpu().numpy()
+            check_finite(shard, "scores", found_N, batch.ids, fresh_N, self.scorer)
             ids.append(batch.ids[fresh_N])
             scores.append(found_N[fresh_N])
             here = np.flatnonzero(seen[rows])

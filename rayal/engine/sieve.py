@@ -48,7 +48,7 @@ class Sieve:
             scores_N = scores_of(scorer, outputs, self.scoring.keys).cpu().numpy()
         taken_at, places = taken.find(ids)
         fresh_N = self._fresh(ids, outputs, taken_at)
-        _check_finite(shard, "scores", scores_N, ids, fresh_N, scorer)
+        check_finite(shard, "scores", scores_N, ids, fresh_N, scorer)
         self.num_rows += len(ids)
         self.num_scored += len(ids) if fresh_N is None else int(np.count_nonzero(fresh_N))
         self._count_classes(outputs, fresh_N)
@@ -120,7 +120,7 @@ class Sieve:
             array = tensor[torch.from_numpy(at).to(tensor.device)].cpu().numpy()
             if array.dtype.kind == "f":
                 finite = np.isfinite(array).reshape(len(array), -1).all(1)
-                _check_finite(shard, name, np.where(finite, 0.0, np.nan), ids[at], None, None)
+                check_finite(shard, name, np.where(finite, 0.0, np.nan), ids[at], None, None)
             features[name] = array
         return Rows(ids[at], scores_N[at], features)
 
@@ -143,9 +143,14 @@ def _sorted(parts: list[Rows], features: Sequence[str]) -> Rows:
     return rows if (np.diff(rows.ids) > 0).all() else rows.take(np.argsort(rows.ids))
 
 
-def _check_finite(
+def check_finite(
     shard: Shard, what: str, values: np.ndarray, ids: Ids, fresh: np.ndarray | None, part: Any
 ) -> None:
+    """Refuses numbers of fresh rows (None: all) that are not finite; no `part`: the predictor's.
+
+    Raises:
+        ScoringError: there are such.
+    """
     # Not `values @ values`, which needs no mask: from 10,000 values on OpenBLAS takes all cores for
     # it, and its threads then spin: a whole core lost where nobody set OMP_NUM_THREADS.
     if np.isfinite(values).all():

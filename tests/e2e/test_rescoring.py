@@ -336,6 +336,37 @@ def test_a_layer_named_linear_that_is_not_all_of_a_module(
     assert "round 1: all rows were scored: the model is no linear head" in said.err
 
 
+DIVERGED = """
+import torch
+from torch import nn
+
+
+class Diverged(nn.Module):
+    def __init__(self, num_outputs, num_inputs):
+        super().__init__()
+        self.output = nn.Linear(num_inputs, num_outputs)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, inputs):
+        if self.training:
+            self.steps += 1
+        is_broken = not self.training and self.steps > 15
+        return self.output(inputs) * (float("nan") if is_broken else 1.0)
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("rescoring=bounded", "rescoring.max_missed_share=0.2")])
+def test_a_model_that_diverged_is_one_line_also_of_a_probe(
+    doors: Doors, more: tuple[str, ...]
+) -> None:
+    source = write_embeddings(doors.folder / "rows.parquet", 2000)
+    keys: dict[str, Any] = {"label_column": "label", "rows_per_shard": 500, "test_share": 0.0}
+    pool = ingest(str(source), "pool", **keys)
+    doors.module("diverged", DIVERGED)
+    words = ("model.module._target_=diverged.Diverged", "strategy=margin", *FEW, *HEADS, *more)
+    doors.run(pool, "r", *words).refused("shard 0: Margin gave", "non-finite scores of")
+
+
 MLP = ("model=mlp", "model.module.hidden=[8]", "strategy=margin", *AGAIN)
 
 
