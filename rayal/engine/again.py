@@ -39,6 +39,7 @@ CELLS = "cells.npz"
 _SLACK = 64.0 * 2.0**-23  # of sums of float32 logarithms up to 64, and of comparisons
 _LAST_ID = 2**63 - 1
 _PIECE_BYTES = 128 << 20  # of vectors of the rows that are read at a time
+_TABLES_BYTES = 128 << 20  # of shrinkages that a worker holds, one a model
 Places = npt.NDArray[np.intp]
 
 
@@ -92,7 +93,7 @@ class Recall:
         listed = rules(self.scorer.highest, floor, error)
         parts = [np.zeros(0, np.intp)]
         model_N = np.where(kept.arrays["cell"] == UNKNOWN, UNKNOWN, kept.arrays["model"])
-        for number, model in enumerate(kept.models):
+        for number, model in reversed(list(enumerate(kept.models))):  # room goes to the newest
             rows = np.flatnonzero(model_N == number)
             found = self._since(model) if len(rows) else None
             if found is None:
@@ -143,6 +144,9 @@ class Recall:
         if self.again.shrunk is not None:
             most = self.again.shrunk.get(model)
             return None if most is None else AtMost(most)
+        table_bytes = 4 * self.again.num_classes**2
+        if (1 + len(self._shrinkages)) * table_bytes > _TABLES_BYTES:
+            return None
         paths = [here(head_path(self.again.folder, one)) for one in (model, self.model_id)]
         if not all(path.exists() for path in paths):
             return None

@@ -26,6 +26,7 @@ _LAST, _PASS = "last.json", "again.json"
 _ROWS_A_SHARD = 128  # of the sample that cells are made of
 _MOST_SAMPLED = 1 << 24  # bytes of it
 _QUARTER = 0.25  # of M: how fast scores fall there tells how far below the cut probes begin
+_MOST_PAIRED = 2048  # classes: a bound takes 4 bytes a pair, and 40 while it is made
 _SEEN = 0.999  # of the rows that were seen shrank by less than what is taken for the most
 
 
@@ -46,7 +47,8 @@ class Rescoring:
     pick other rows than one without it.
 
     14 bytes a row on disk, below the run's folder; O(N) for the bounds, then a pass over the rows
-    that remain.
+    that remain. A bound holds a number for each pair of classes, so there are at most 2,048 of them
+    for a linear head; rows whose last model no room is left for are scored.
     """
 
     num_cells: int = 64
@@ -149,6 +151,8 @@ def _why_not(
         return "the selector wants all rows, of any score"
     if scoring.allowed_path:
         return "a restriction or a proxy chooses the rows"
+    if head is not None and num_classes > _MOST_PAIRED:
+        return f"{num_classes} classes are more than the {_MOST_PAIRED} that are kept pair by pair"
     if head is None and not rescoring.max_missed_share:
         return (
             "the model is no linear head in float32, and rescoring.max_missed_share is 0, so that "

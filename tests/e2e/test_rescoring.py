@@ -301,6 +301,15 @@ def test_what_has_no_bound_is_scored_whole_and_says_so(
     assert not (doors.folder / "r" / "rescoring").exists()
 
 
+def test_more_classes_than_a_bound_has_pairs_for(
+    doors: Doors, class_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20,000 classes would take 15 GiB where a full pass takes next to nothing."""
+    monkeypatch.setattr(rescoring, "_MOST_PAIRED", 2)
+    said = doors.run(class_pool, "r", "strategy=margin", "rescoring=bounded").done()
+    assert "round 1: all rows were scored: 4 classes are more than the 2 that are" in said.err
+
+
 NAMED_LINEAR = """
 from torch import nn
 

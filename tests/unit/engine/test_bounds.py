@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rayal.engine import again as agains
-from rayal.engine.again import Recall
+from rayal.engine.again import Recall, head_path
 from rayal.engine.bounds import AtMost, rules, seen_of, shrinkage, softmax_error
 from rayal.engine.remembered import FARTHEST, Remembered
 from rayal.engine.scoring import Again
@@ -213,6 +214,26 @@ def test_rules_say_what_a_score_can_be() -> None:
     sure = rules(LeastConfidence(multilabel=False).highest, 0.7, 0.0)
     assert min(1 / (1 + np.exp(-odds)) for odds, _ in sure) == pytest.approx(0.3, abs=1e-6)
     assert rules(Margin(multilabel=False).highest, 0.0, 0.0) == []
+
+
+def test_memory_does_not_grow_with_the_models_that_are_remembered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Rows of the oldest are scored; those of the newest are judged."""
+    world = World(1, 5, 8, 1.0, 3.0)
+    newest = world.kept.models[0]
+    world.kept.models = [f"older {number}" for number in range(9)] + [newest]
+    world.kept.arrays["model"][:] = np.arange(NUM_ROWS) % 10
+    for model in world.kept.models:
+        world.then.write(head_path(str(tmp_path), model))
+    recall = Recall.__new__(Recall)
+    recall.scorer, recall.step, recall._error = Margin(multilabel=False), world.step, world.error
+    recall.centers_GD, recall.model_id, recall._shrinkages = world.centers_GD, newest, {}
+    recall.again = Again(str(tmp_path), "", 5, 0.9)
+    monkeypatch.setattr(agains, "_TABLES_BYTES", 3 * 4 * 5**2)
+    out = recall.out_of_reach(world.kept, 0.9)
+    assert set(world.kept.arrays["model"][out]) == {7, 8, 9}
+    assert sum(one is not None for one in recall._shrinkages.values()) == 3
 
 
 @pytest.mark.parametrize("num_classes", [2, 3, 21, 32, 33])
