@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,9 +65,12 @@ class Chooser:
             RayalError: what scorer, selector or predictor refuse.
         """
         scoring, note = self._scoring(pool, asked), ""
+        before: list[tuple[str, Sequence[int]]] = []  # what the proxy's pass rejected
         with self.clock("score"):
             if self.proxy is not None and asked.by_proxy is not None:
-                scoring, note = self._past_proxy(pool, scoring, asked)
+                folder = f"{scoring.folder}-proxy"
+                scoring, by_proxy, note = self._past_proxy(pool, scoring, asked)
+                before.append((folder, by_proxy.rejecting))
             with self.progress.phase(f"round {asked.t} score", pool.num_rows) as bar:
                 strategy = asked.strategy
                 scoring, said = restricted(self.engine, scoring, strategy.restriction, asked.budget)
@@ -79,7 +83,7 @@ class Chooser:
         note = "; ".join(one for one in (note, said) if one)
         if note:
             self.progress.say(f"round {asked.t}: {note}")
-        self._check_rejected(pool, asked.t, done, scoring.folder)
+        self._check_rejected(pool, asked.t, done, scoring.folder, before)
         with self.clock("select"):
             picks = pick(asked.strategy, done, asked.budget, asked.keys)
             picks = replace(picks, note="; ".join(one for one in (note, picks.note) if one))
@@ -113,21 +117,28 @@ class Chooser:
         Path(scoring.folder).mkdir(parents=True, exist_ok=True)
         return scoring
 
-    def _past_proxy(self, pool: Pool, scoring: Scoring, asked: Asked) -> tuple[Scoring, str]:
+    def _past_proxy(self, pool: Pool, scoring: Scoring, asked: Asked) -> tuple[Scoring, Pass, str]:
         assert self.proxy is not None
         assert asked.by_proxy is not None
         path = str(self.dir.inside(asked.by_proxy.path))
         with self.progress.phase(f"round {asked.t} proxy", pool.num_rows) as bar:
             only, done, note = proxied(self.engine, scoring, self.proxy, asked.by_proxy, path, bar)
         self._check_rejected(pool, asked.t, done, f"{scoring.folder}-proxy")
-        return only, note
+        return only, done, note
 
-    def _check_rejected(self, pool: Pool, t: int, done: Pass, folder: str) -> None:
+    def _check_rejected(
+        self,
+        pool: Pool,
+        t: int,
+        done: Pass,
+        folder: str,
+        before: Sequence[tuple[str, Sequence[int]]] = (),
+    ) -> None:
         tallies = done.tallies
         if not tallies.num_rejected:
             return
         path = self.dir.path / "rejected.parquet"
-        write_rejected(path, pool, t, folder, done.rejecting)
+        write_rejected(path, pool, t, [*before, (folder, done.rejecting)])
         place = named(path)
         first = read_rejected(folder, done.rejecting[0]).reasons[0]
         share = tallies.num_rejected / tallies.num_rows

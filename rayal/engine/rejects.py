@@ -14,10 +14,12 @@ from rayal.pool import Pool
 from rayal.storage import atomic_path
 
 
-def write_rejected(path: Path, pool: Pool, t: int, folder: str, shards: Sequence[int]) -> None:
-    """Writes a Parquet file of the rows that a pass could not decode: `sample_id`, `source_id`
-    where the pool has one, `shard`, `round` and `reason`. It takes the place of an earlier one; a
-    row group a shard, so that no more than one shard's are in memory.
+def write_rejected(
+    path: Path, pool: Pool, t: int, passes: Sequence[tuple[str, Sequence[int]]]
+) -> None:
+    """Writes a Parquet file of the rows that a round's passes (folder, shards) could not decode:
+    `sample_id`, `source_id` where the pool has one, `shard`, `round` and `reason`. It takes the
+    place of an earlier one; a row group a shard, so that no more than one shard's are in memory.
 
     Raises:
         ScoringError: what a shard left cannot be read.
@@ -28,8 +30,9 @@ def write_rejected(path: Path, pool: Pool, t: int, folder: str, shards: Sequence
     more = [("shard", pa.int64()), ("round", pa.int64()), ("reason", pa.string())]
     schema = pa.schema([*fields, *(pa.field(*one) for one in more)])
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for table in _tables(pool, names, t, folder, shards):
-            writer.write_table(table.cast(schema))
+        for folder, shards in passes:
+            for table in _tables(pool, names, t, folder, shards):
+                writer.write_table(table.cast(schema))
 
 
 def _tables(

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from doors import Doors
-from runs import digest, loop_of, picked, run
+from runs import digest, loop_of, picked, run, write_embeddings
 
 from rayal.keys import Keys
 from rayal.ledger import Ledger
-from rayal.pool import Pool
+from rayal.pool import Pool, ingest
 from rayal.rundir import RunDir
 
 SMALL = (
@@ -105,6 +107,23 @@ def test_it_goes_on_after_a_stop_in_the_proxys_training(
         loop.run(plain)
     assert run(*_words(class_pool, tmp_path / "run", *words)) == "done"
     assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+
+
+def test_rows_that_only_one_of_the_models_can_read_are_all_listed(
+    doors: Doors, tmp_path: Path
+) -> None:
+    table = pq.read_table(write_embeddings(doors.folder / "rows.parquet", 400))
+    for name, bad in (("height", 7), ("width", 9)):
+        numbers = [np.nan if row == bad else 1.5 for row in range(400)]
+        table = table.append_column(name, pa.array(numbers))
+    pq.write_table(table, doors.folder / "rows.parquet")
+    pool = ingest("rows.parquet", "pool", label_column="label", test_share=0.0)
+    of_proxy = "{_target_: rayal.models.transforms.Vector, column: [embedding, height]}"
+    every = ("proxy=linear", "proxy.num_rows=400", f"proxy.trainer.model.transform={of_proxy}")
+    own = "model.transform.column=[embedding,width]"
+    doors.run(pool, "r", "strategy=margin", "strategy.num_candidates=50", *every, own).done()
+    listed = pq.read_table(doors.folder / "r" / "rejected.parquet")["sample_id"].to_pylist()
+    assert listed == [7, 9]
 
 
 def test_another_run_begins_from_its_round_0(class_pool: Pool, tmp_path: Path) -> None:
