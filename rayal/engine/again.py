@@ -36,6 +36,7 @@ from rayal.storage import here
 from rayal.types import Bounded, Ids, Outputs, Predictor, source_of
 
 CELLS = "cells.npz"
+SHRINK_STEP, MOST_STEPS = 1.0 / 64.0, 64 * 130  # a gap is at most 60, and at least log 1e-30
 _SLACK = 64.0 * 2.0**-23  # of sums of float32 logarithms up to 64, and of comparisons
 _LAST_ID = 2**63 - 1
 _PIECE_BYTES = 128 << 20  # of vectors of the rows that are read at a time
@@ -54,8 +55,8 @@ class Probed(NamedTuple):
     """What a shard says of some of its rows under the new model, before the pass."""
 
     sketch: Sketch  # scores of those that may be picked and seemed to be among the best
-    num_seen: int  # rows that keys chose, and that the last model scored
-    shrinks: npt.NDArray[np.float64]  # by how much their gaps shrank, the largest 1 % of them
+    steps: Places  # by how much the gaps of rows shrank that keys chose, in `SHRINK_STEP`, up
+    counts: npt.NDArray[np.int64]  # of how many rows, by these steps
 
 
 def head_path(folder: str, model_id: str) -> Path:
@@ -222,10 +223,11 @@ class Recall:
             if len(here):
                 shrinks.append(_shrinks(kept, rows[here], outputs.probs.cpu().numpy()[here]))
         keep = self.scoring.keep or 0
-        all_shrinks = np.sort(np.concatenate(shrinks))
-        largest = all_shrinks[len(all_shrinks) - -(-len(all_shrinks) // 100) :]
         found = sketch(np.concatenate(scores), np.concatenate(ids), keep)
-        return Probed(found, len(all_shrinks), largest)
+        steps_N = np.ceil(np.nan_to_num(np.concatenate(shrinks), nan=np.inf) / SHRINK_STEP)
+        counts = np.bincount(np.clip(steps_N, 0, MOST_STEPS).astype(np.intp))
+        steps = np.flatnonzero(counts)
+        return Probed(found, steps, counts[steps])
 
     def is_free(self, shard: Shard) -> bool:
         """Whether a row has the same bits wherever in a batch it is, here and with this model:

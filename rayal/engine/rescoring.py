@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rayal import neighbors
-from rayal.engine.again import CELLS, Probed, head_path, shares
+from rayal.engine.again import CELLS, MOST_STEPS, SHRINK_STEP, Probed, head_path, shares
 from rayal.engine.embedding import sampled
 from rayal.engine.remembered import FARTHEST, MOST_CELLS, MOST_CLASSES
 from rayal.engine.scoring import Again, Engine, Pass, Scoring
@@ -311,7 +311,11 @@ def _lowest(part: Any, step: int) -> float:
 def _most(probes: Sequence[Probed]) -> float | None:
     """Gives what all but one in a thousand of the gaps that were seen shrank by at most; None: too
     few were seen to say."""
-    number = sum(probe.num_seen for probe in probes)
-    largest = np.sort(np.concatenate([probe.shrinks for probe in probes]))[::-1]
-    place = int(number * (1.0 - _SEEN))
-    return None if place < 1 or place >= len(largest) else max(0.0, float(largest[place]))
+    counts = np.zeros(MOST_STEPS + 1, np.int64)
+    for probe in probes:  # whole: those that shrank most may lie in few shards
+        counts[probe.steps] += probe.counts
+    place = int(counts.sum() * (1.0 - _SEEN))
+    if place < 1:
+        return None
+    at_least = np.cumsum(counts[::-1])[::-1]  # rows that shrank by so many steps
+    return float(np.flatnonzero(at_least > place)[-1] * SHRINK_STEP)
