@@ -285,7 +285,8 @@ class _Driver:
             self._score_at(done, int(self.keep * (1.0 - _QUARTER))),
         )
         if low is None or high is None:
-            (self.place / _LAST).unlink(missing_ok=True)  # not M rows: there is nothing to choose
+            # Not M rows: there is nothing to choose. Written, since a store keeps what is unlinked.
+            write_text(self.place / _LAST, "null")
             return
         last = {
             "model_id": self.model_id,

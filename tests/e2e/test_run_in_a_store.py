@@ -196,6 +196,22 @@ def test_stopped_at_every_file(
     assert not any(entry.name.startswith("passes/") for entry in Place.of(url).list())
 
 
+def test_the_end_of_a_rescoring_is_known_there_too(
+    url: str, class_pool: Pool, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds find M rows to choose from, and the third one does not."""
+    num_candidates = class_pool.num_rows - 50
+    words = _words(
+        class_pool, url, scratch / "ledger.db", "num_rounds=4", "model=linear", "strategy=margin",
+        f"strategy.num_candidates={num_candidates}", "rescoring=bounded",
+    )  # fmt: skip
+    words.remove("model.module.hidden=[16]")
+    assert run(*words) == "done"
+    another_process(monkeypatch)
+    last = Place.of(f"{url}/rescoring/cells-64/last.json")
+    assert json.loads(last.read_bytes()) is None
+
+
 @pytest.mark.ray
 def test_workers_and_ranks_see_it_too(
     url: str, class_pool: Pool, scratch: Path, tmp_path: Path
