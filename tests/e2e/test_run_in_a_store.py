@@ -197,7 +197,7 @@ def test_stopped_at_every_file(
 
 
 def test_the_end_of_a_rescoring_is_known_there_too(
-    url: str, class_pool: Pool, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, class_pool: Pool, scratch: Path
 ) -> None:
     """Two rounds find M rows to choose from, and the third one does not."""
     num_candidates = class_pool.num_rows - 50
@@ -207,7 +207,7 @@ def test_the_end_of_a_rescoring_is_known_there_too(
     )  # fmt: skip
     words.remove("model.module.hidden=[16]")
     assert run(*words) == "done"
-    another_process(monkeypatch)
+    forget_copies()
     last = Place.of(f"{url}/rescoring/cells-64/last.json")
     assert json.loads(last.read_bytes()) is None
 
