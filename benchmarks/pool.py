@@ -43,6 +43,7 @@ from rayal.pool import Pool
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _GIB, _MOST_GIB, _MOST_READ, _LEAST_OF_BARE = 1 << 30, 1.5, 1.1, 0.85
 _HIDDEN = (256,)
+_SMALL_ROWS = 5_000_000  # up to it passes take about a second, and the median is of nine
 _LARGE_ROWS = 20_000_000  # above it: one turn, and two processes alone
 Column = dict[str, str]  # of the table: measure -> what was found
 
@@ -232,6 +233,10 @@ def _gib(size: int) -> str:
     return f"{size / _GIB:.2f}" + ("" if size <= _MOST_GIB * _GIB else " ABOVE")
 
 
+def _turns(num_rows: int) -> int:
+    return 9 if num_rows <= _SMALL_ROWS else 3 if num_rows <= _LARGE_ROWS else 1
+
+
 # ------------------------------------------------------------------------------------------- table
 
 
@@ -250,7 +255,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", help="default 1, 10 and 100 million: 20 GB of disk"
     )
-    parser.add_argument("--turns", type=int, help="default 3; above 20 million rows 1")
+    parser.add_argument("--turns", type=int, help="default 9, 3 or 1 by the number of rows")
     parser.add_argument("--folder", type=Path, help="keep sources and pools there, or find them")
     parser.add_argument("--without-ray-data", action="store_true", help="which takes longest")
     args = parser.parse_args()
@@ -264,7 +269,7 @@ def main() -> None:
             folder = args.folder.absolute()
             folder.mkdir(parents=True, exist_ok=True)
         for num_rows in sizes:
-            turns = args.turns or (3 if num_rows <= _LARGE_ROWS else 1)
+            turns = args.turns or _turns(num_rows)
             columns.append(Column())
             try:
                 measure(folder, num_rows, turns, not args.without_ray_data, columns[-1])

@@ -35,6 +35,7 @@ _TYPES = {
     "gap": np.int16,  # at most the logarithm of its ratio to the second
     "third": np.int16,  # and to the third
 }
+BYTES_A_ROW = sum(np.dtype(kind).itemsize for kind in _TYPES.values())
 
 
 @dataclass

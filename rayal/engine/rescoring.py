@@ -13,7 +13,7 @@ import numpy as np
 from rayal import neighbors
 from rayal.engine.again import CELLS, MOST_STEPS, SHRINK_STEP, Probed, head_path, shares
 from rayal.engine.embedding import sampled
-from rayal.engine.remembered import FARTHEST, MOST_CELLS, MOST_CLASSES
+from rayal.engine.remembered import BYTES_A_ROW, FARTHEST, MOST_CELLS, MOST_CLASSES
 from rayal.engine.scoring import Again, Engine, Pass, Scoring
 from rayal.errors import ConfigError
 from rayal.models.head import LinearHead
@@ -46,14 +46,16 @@ class Rescoring:
     `max_missed_share` of the best M were passed by, all rows are scored after all. Such a run may
     pick other rows than one without it.
 
-    14 bytes a row on disk, below the run's folder; O(N) for the bounds, then a pass over the rows
-    that remain. A bound holds a number for each pair of classes, so there are at most 2,048 of them
-    for a linear head; rows whose last model no room is left for are scored.
+    14 bytes a row on disk, below the run's folder, and no pool that needs more than `max_gib` of
+    them; O(N) for the bounds, then a pass over the rows that remain. A bound holds a number for
+    each pair of classes, so there are at most 2,048 of them for a linear head; rows whose last
+    model no room is left for are scored.
     """
 
     num_cells: int = 64
     max_missed_share: float = 0.0
     audit_share: float = 0.01
+    max_gib: float = 16.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_cells <= MOST_CELLS:
@@ -69,6 +71,8 @@ class Rescoring:
             raise ConfigError(
                 f"rescoring.audit_share is {self.audit_share:g}, expected more than 0, to 0.5"
             )
+        if not self.max_gib > 0.0:
+            raise ConfigError(f"rescoring.max_gib is {self.max_gib:g}, expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def score_again(
     if rescoring is None or scoring.checkpoint is None:
         return engine.score(scoring, progress), None
     head = _head_of(grounds.predictor, scoring)
-    why = _why_not(rescoring, scoring, head, grounds.num_classes)
+    why = _why_not(rescoring, scoring, head, grounds)
     if why:
         return engine.score(scoring, progress), Said(why)
     return _Driver(rescoring, engine, scoring, grounds, head).run(progress)
@@ -140,8 +144,9 @@ def _head_of(predictor: Predictor, scoring: Scoring) -> LinearHead | None:
 
 
 def _why_not(
-    rescoring: Rescoring, scoring: Scoring, head: LinearHead | None, num_classes: int
+    rescoring: Rescoring, scoring: Scoring, head: LinearHead | None, grounds: Grounds
 ) -> str:
+    num_classes = grounds.num_classes
     if scoring.kind != "class" or not 2 <= num_classes <= MOST_CLASSES:
         return f"labels are of kind {scoring.kind}, with {num_classes} classes"
     if not isinstance(scoring.scorer, Bounded):
@@ -157,6 +162,12 @@ def _why_not(
         return (
             "the model is no linear head in float32, and rescoring.max_missed_share is 0, so that "
             "only a rigorous bound will do"
+        )
+    num_rows = sum(shard.num_rows for shard in grounds.pool.shards)
+    if num_rows * BYTES_A_ROW > rescoring.max_gib * 2**30:
+        return (
+            f"what is kept of {num_rows:,} rows takes {num_rows * BYTES_A_ROW / 2**30:.3g} GiB, "
+            f"more than rescoring.max_gib={rescoring.max_gib:g}"
         )
     return ""
 

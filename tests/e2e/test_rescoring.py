@@ -288,6 +288,7 @@ WHY = [
     (["strategy=margin", "model=mlp", "model.module.hidden=[4]"], "the model is no linear head"),
     (["strategy=margin", "predictor.dtype=bfloat16"], "the model is no linear head"),
     (["strategy=margin", "trainer.num_members=2"], "the model is no linear head"),
+    (["strategy=margin", "rescoring.max_gib=1e-6"], "what is kept of 889 rows takes 1.16e-05 GiB"),
 ]  # fmt: skip
 
 
@@ -414,6 +415,7 @@ BAD = [
     ("rescoring.num_cells=300", "rescoring.num_cells is 300, expected 1 to 255"),
     ("rescoring.max_missed_share=1.5", "rescoring.max_missed_share is 1.5, expected 0"),
     ("rescoring.audit_share=0", "rescoring.audit_share is 0, expected more than 0, to 0.5"),
+    ("rescoring.max_gib=0", "rescoring.max_gib is 0, expected more than 0"),
 ]
 
 
