@@ -5,10 +5,10 @@
 Each case is planned (`rayal plan --json`) and then run (`rayal run plan=off`) by the same words,
 one right after the other, so that both meet the same neighbours on the machine. Seconds of phases
 are those that the run's ledger notes; the whole is the command's wall clock. Memory is looked at
-five times a second in /proc/PID, of every process of the run, by what it is for: PSS, and what PSS
-would be if nobody else on the machine mapped torch's files (other runs of one checkout share them,
-and make a process look smaller). Wanted: wall within 30 % and memory within 20 %, and a
-configuration of 400 GB refused.
+in /proc/PID, of every process of the run, by what it is for: PSS five times a second, and fifty
+times, as a trial does, what PSS would be if nobody else on the machine mapped torch's files (other
+runs of one checkout share them, and make a process look smaller). Wanted: wall within 30 % and
+memory within 20 %, and a configuration of 400 GB refused.
 - language_id: the recipe, local engine; margin + top_k, then another strategy and batch size.
 - rows: `make_pool.py`'s 64 int8 features with a label (which of ten features is the largest), 10
   million (--quick: 1 million), two Ray workers: margin + top_k of M = 1e6, and k_center of 1e5;
@@ -38,7 +38,7 @@ RAYAL = [sys.executable, "-m", "rayal.cli.main"]
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 CLOCKED = ("score", "select", "fetch", "label", "train", "test")  # what a ledger has seconds of
 WALL, MEMORY = 0.30, 0.20
-_LOOK_S = 0.2
+_LOOK_S, _LOOKS = 0.02, 10  # every tenth look finds new processes, and asks for their PSS
 _ROLES = {"": "driver", "ray::_Carrier": "scorer", "ray::RayTrainWorker": "rank"}
 
 
@@ -69,26 +69,39 @@ class Peaks(threading.Thread):
 
     def run(self) -> None:
         """Looks until told to end."""
-        root = psutil.Process(self.pid)
+        root, turn = psutil.Process(self.pid), 0
+        roles: dict[int, str] = {}
         while not self._over.wait(_LOOK_S):
-            try:
-                found = [root, *root.children(recursive=True)]
-            except psutil.Error:
-                continue
-            looks = []
-            for one in found:
+            if turn % _LOOKS == 0:
                 try:
-                    times = one.cpu_times()
-                    self.cpu[one.pid] = times.user + times.system
-                    role = "" if one.pid == self.pid else _role(one)
-                    if role in _ROLES:
-                        looks.append((_ROLES[role], _pss_bytes(one.pid), *_own_and_files(one.pid)))
-                except (psutil.Error, OSError):
+                    roles = self._find([root, *root.children(recursive=True)])
+                except psutil.Error:
+                    continue
+            turn += 1
+            looks = []
+            for pid, role in roles.items():
+                try:
+                    looks.append((role, *_own_and_files(pid)))
+                except OSError:
                     continue
             mapped_by = max(1, len(looks))
-            for role, pss, own, files in looks:
-                self.pss[role] = max(self.pss.get(role, 0), pss)
+            for role, own, files in looks:
                 self.alone[role] = max(self.alone.get(role, 0.0), own + files / mapped_by)
+
+    def _find(self, processes: Sequence[psutil.Process]) -> dict[int, str]:
+        """Gives the role of each process that has one; looks at its PSS, at CPU seconds of all."""
+        roles = {}
+        for one in processes:
+            try:
+                times = one.cpu_times()
+                self.cpu[one.pid] = times.user + times.system
+                role = "" if one.pid == self.pid else _role(one)
+                if role in _ROLES:
+                    name = roles[one.pid] = _ROLES[role]
+                    self.pss[name] = max(self.pss.get(name, 0), _pss_bytes(one.pid))
+            except (psutil.Error, OSError):
+                continue
+        return roles
 
     def end(self) -> None:
         """Ends the thread."""
