@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,31 +15,29 @@ from rayal.engine.embedding import Embedded, Embedding, sampled, scales_of
 from rayal.engine.scoring import Engine
 from rayal.errors import ConfigError, PoolError
 from rayal.keys import Keys
-from rayal.locks import holder, lock
 from rayal.models import Model
 from rayal.models.checkpoint import Description, describe, load, model_id, save
 from rayal.models.model import split_outputs
 from rayal.models.transform import as_arguments, num_inputs
+from rayal.places import Place
 from rayal.pool import Pool, Shard
 from rayal.pool.feature_room import (
-    WRITER,
     clear_leftovers,
     make_room,
     remove_superseded,
     remove_unfinished,
 )
+from rayal.pool.feature_users import alone_in_set, keep_open, let_go
 from rayal.pool.features import (
     NAME,
     FeatureSet,
     first_version,
-    keep_open,
-    let_go,
     read_set,
     with_features,
     write_set,
 )
 from rayal.progress import Reporter, format_count
-from rayal.storage import atomic_path
+from rayal.storage import atomic_path, path_of
 from rayal.types import Checkpoint, Predictor, Vocabulary
 
 _FORMAT = 1  # of what a key says
@@ -76,9 +72,10 @@ class Embedder:
             raise ConfigError(f"dtype is '{dtype}', expected one of float16, int8, float32")
         if features_gib is not None and not features_gib > 0:
             raise ConfigError(f"features_gib is {features_gib:g}, expected more than 0, or null")
-        if not features.strip() or "://" in features.removeprefix("file://"):
+        if not features.strip():
             raise ConfigError(
-                f"features is '{features}', expected a folder that the driver and every worker see"
+                f"features is '{features}', expected a folder that the driver and every worker "
+                "see, or the URL of one in a store"
             )
         if pool.features is not None:
             raise ConfigError(
@@ -86,7 +83,7 @@ class Embedder:
                 "the pool's own columns; leave pool.features out"
             )
         self.pool, self.engine, self.predictor, self.dtype = pool, engine, predictor, dtype
-        self.folder = Path(features.removeprefix("file://")).expanduser().absolute()
+        self.folder = Place.of(features).absolute
         self.checkpoint, self.limit_gib, self.vocabulary = checkpoint, features_gib, vocabulary
         self.progress = Reporter()
         preflight.check_columns(pool, predictor)
@@ -104,14 +101,13 @@ class Embedder:
         """
         frozen = self._frozen()
         features = self._asked(frozen, config)
-        place = Path(features.path)
         shards = with_features(self.pool.manifest)
         clear_leftovers(self.folder)
         removed = make_room(self.folder, features, shards, self.limit_gib)
         for name in removed:
             self.progress.say(f"the set {name}, least recently used, was removed for room")
-        with self._alone(place):
-            keep_open(features)  # so that nobody removes it for room
+        with alone_in_set(features.place):
+            keep_open(features.place)  # so that nobody removes it for room
             remove_unfinished(features)
             try:
                 self.engine.open(self.pool, self.predictor, None)
@@ -121,7 +117,7 @@ class Embedder:
                 remove_superseded(embedding.features, self.pool.manifest)
             finally:
                 self.engine.close()
-                let_go(features)
+                let_go(features.place)
         return line_of(embedding.features, shards, done)
 
     # ------------------------------------------------------------------------------ the model
@@ -135,7 +131,7 @@ class Embedder:
             )
         if self.checkpoint is None:
             return self._with_own_weights(model)
-        folder = str(Path(self.checkpoint).expanduser().absolute())
+        folder = str(path_of(self.checkpoint))
         description, members = load(model, folder)
         _check_embeds(description, f"the model of checkpoint {self.checkpoint}")
         return Frozen(description, members, model_id(description, members), folder)
@@ -179,7 +175,7 @@ class Embedder:
         text = json.dumps([*said, config.get("predictor")], sort_keys=True, default=repr)
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         return FeatureSet(
-            str(self.folder / key),
+            (self.folder / key).url,
             key,
             first_version(self.pool.manifest),
             frozen.model_id,
@@ -187,25 +183,13 @@ class Embedder:
             frozen.description.num_features,
         )
 
-    @contextlib.contextmanager
-    def _alone(self, place: Path) -> Iterator[None]:
-        file = lock(place / WRITER)
-        if file is None:
-            raise PoolError(
-                f"the features {place} are being written by {holder(place / WRITER)}; wait for it "
-                "or end it, then run the same command again"
-            )
-        with file:
-            yield
-
     def _embedding(self, features: FeatureSet, frozen: Frozen) -> Embedding:
         """Gives what workers are told; settles what int8 codes mean where nothing does yet."""
-        place = Path(features.path)
-        path = frozen.path
+        path, place = frozen.path, features.place
         if path is None:
-            path = str(place / "model")
-            if not (place / "model").exists():
-                with atomic_path(place / "model") as temporary:
+            path = str(features.folder / "model")
+            if not (place / "model").is_folder():
+                with atomic_path(features.folder / "model") as temporary:
                     save(temporary, frozen.description, frozen.members)
         checkpoint = Checkpoint(path, frozen.model_id, len(frozen.members))
         embedding = Embedding(features, checkpoint, path, Keys(0, 0))
@@ -232,7 +216,7 @@ def line_of(features: FeatureSet, shards: Sequence[Shard], done: Sequence[Embedd
     )
     new = sum(one.is_new for one in done)
     removed = sum(shard.num_removed for shard in shards)
-    size = sum(features.path_of(shard).stat().st_size for shard in shards)
+    size = features.size_of(shards)
     line = (
         f"{features.path}: {rows:,} rows x {features.width:,} {features.dtype}, "
         f"{size / 2**20:,.1f} MiB; {new} of {len(shards)} shards were embedded now"

@@ -3,7 +3,8 @@
   rayal embed experiment=language_id checkpoint=RUN_DIR/checkpoints/r0001 features=DIR dtype=int8
 
 Words are those of `rayal run` (pool, model, predictor, engine, experiment), and
-  features      the folder of sets, on a path that every worker sees; each set has one in it
+  features      the folder of sets, on a path that every worker sees or in a store (s3://...);
+                each set has one in it
   checkpoint    what a trainer left; without it the module must bring weights of its own
   dtype         float16, int8 (one scale a column, half the bytes) or float32
   features_gib  the folder's budget: sets that were not used for longest go first, none in use

@@ -18,7 +18,6 @@ from rayal.keys import Keys, hash_u64, salt
 from rayal.pool import Pool, Shard
 from rayal.pool.feature_file import Counts, FeatureWriter
 from rayal.pool.features import FeatureSet
-from rayal.storage import atomic_path
 from rayal.types import Checkpoint, Ids, Predictor
 
 SAMPLED_SHARDS, SAMPLED_ROWS = 32, 512  # of these so many a shard say how far int8 must reach
@@ -87,12 +86,12 @@ def embed(pool: Pool, predictor: Predictor, shard: Shard, embedding: Embedding) 
         ScoringError: the model gave embeds that are not finite, or of another width.
     """
     features = embedding.features
-    if (path := features.path_of(shard)).exists():
+    if features.place_of(shard).exists():
         try:
             return Embedded(features.file(shard).counts(), is_new=False)
         except PoolError:
             pass  # damaged: this command makes it anew, and puts it in its place
-    with atomic_path(path) as temporary:
+    with features.making(shard) as temporary:
         writer = FeatureWriter(temporary, features.form, shard.content_hash)
         places, done, num_live = pool.living_places(shard), 0, 0
         for ids, values_ND, null_N in _embeds(pool, predictor, shard, embedding):

@@ -12,6 +12,7 @@ from rayal.errors import PlaceError
 from rayal.places.patience import patiently
 
 _STREAM_BYTES = 8 << 20  # what a reader of small pieces is given at once
+_BLOCK_BYTES, _END_BYTES, _LEAST_END_BYTES = 4 << 20, 64 << 10, 4 << 10
 
 
 class Ranges(io.RawIOBase):
@@ -82,6 +83,59 @@ class Ranges(io.RawIOBase):
         content = self.read(len(into))
         into[: content.size] = memoryview(content).cast("B")
         return int(content.size)
+
+
+class Blocks(io.RawIOBase):
+    """A file in a store that is read in large blocks, for readers that ask for small pieces one
+    after the other: each block is asked for once in a pass. The last two are in memory, and the
+    file's end, where such readers look first."""
+
+    def __init__(self, ranges: Ranges, block_bytes: int = _BLOCK_BYTES) -> None:
+        super().__init__()
+        self._ranges, self._block_bytes = ranges, block_bytes
+        self._at, self._blocks = 0, dict[int, memoryview]()
+        size = ranges.size_bytes
+        self._end = max(0, size - min(_END_BYTES, max(_LEAST_END_BYTES, size // 64)))
+        self._tail = memoryview(ranges.read_at(self._end, size - self._end))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ranges.size_bytes}[whence]
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Gives the next bytes; fewer at the end."""
+        rest = max(0, self._ranges.size_bytes - self._at)
+        stop = self._at + (rest if size is None or size < 0 else min(size, rest))
+        parts = []
+        while self._at < stop:
+            start, content = self._around(self._at)
+            part = content[self._at - start : stop - start]
+            parts.append(part)
+            self._at += len(part)
+        return b"".join(parts)
+
+    def _around(self, at: int) -> tuple[int, memoryview]:
+        """Gives a stretch of the file with a byte in it, and where it begins."""
+        if at >= self._end:
+            return self._end, self._tail
+        number = at // self._block_bytes
+        start = number * self._block_bytes
+        if number not in self._blocks:
+            if len(self._blocks) == 2:
+                del self._blocks[next(iter(self._blocks))]
+            num_bytes = min(self._block_bytes, self._end - start)
+            self._blocks[number] = memoryview(self._ranges.read_at(start, num_bytes))
+        return start, self._blocks[number]
 
 
 class PatientFiles(pa_fs.FileSystemHandler):  # type: ignore[misc]

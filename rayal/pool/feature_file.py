@@ -18,7 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from rayal.columns import vector_field
-from rayal.errors import PoolError
+from rayal.errors import PlaceError, PoolError
+from rayal.places import Place
+from rayal.places.ranges import Blocks
 
 PIECE_ROWS = 4096
 _SHARD, _SET = b"rayal.shard", b"rayal.features"  # metadata of the file
@@ -27,7 +29,7 @@ _COLUMN = "features"
 _ADVICE = "run the same rayal embed again, which makes it anew"
 
 # Pieces that this process found whole, by file and the time of its last change.
-_WHOLE: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
+_WHOLE: dict[tuple[str, int | None], npt.NDArray[np.bool_]] = {}
 
 
 @dataclass(frozen=True)
@@ -110,21 +112,23 @@ class FeatureWriter:
 
 
 class FeatureFile:
-    """A file of features that is there, mapped.
+    """A file of features that is there: mapped, or read by range where it lies in a store.
 
     Raises:
         PoolError: it is missing, was cut short, is of another shard, set or form, or (when a piece
             is read) damaged.
     """
 
-    def __init__(self, path: Path, form: FeatureForm, shard_hash: str, num_rows: int) -> None:
-        self.path, self.form, self.num_rows = path, form, num_rows
+    def __init__(self, place: Place, form: FeatureForm, shard_hash: str, num_rows: int) -> None:
+        self.place, self.form, self.num_rows = place, form, num_rows
         try:
             # The map lives as long as an array of it does.
-            self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            changed = path.stat().st_mtime_ns
+            self._reader = pa.ipc.open_file(_opened(place))
+            info = place.info() if place.is_local else None
         except FileNotFoundError:
-            raise PoolError(f"{path} is missing: these rows have no features; {_ADVICE}") from None
+            raise PoolError(f"{place} is missing: these rows have no features; {_ADVICE}") from None
+        except PlaceError:
+            raise
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(" ".join(str(error).split())[:200]) from error
         said = self._reader.schema.metadata or {}
@@ -141,7 +145,9 @@ class FeatureFile:
                 f"{self._reader.schema.field(0).type}, expected {num_pieces} of {form.row_bytes} "
                 "bytes a row"
             )
-        self._whole = _WHOLE.setdefault((str(path), changed), np.zeros(num_pieces, bool))
+        self._whole = np.zeros(num_pieces, bool)
+        if info is not None:  # what comes from a store was not there before
+            self._whole = _WHOLE.setdefault((place.url, info.changed_ns), self._whole)
 
     def cut(self, batch_rows: int) -> Iterator[pa.Array]:
         """Gives the vectors of all rows, cut at multiples of `batch_rows`; the last one short."""
@@ -184,6 +190,8 @@ class FeatureFile:
             found = self._reader.get_batch_with_custom_metadata(at)
             array = found.batch.column(0)
             is_whole = len(array) == expected and int(found.custom_metadata[_CRC]) == _crc(array)
+        except PlaceError:
+            raise
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise self._damaged(" ".join(str(error).split())[:200]) from error
         if not is_whole:
@@ -193,8 +201,14 @@ class FeatureFile:
 
     def _damaged(self, why: str) -> PoolError:
         return PoolError(
-            f"{self.path}, features of {self.num_rows} rows, is damaged ({why}); {_ADVICE}"
+            f"{self.place}, features of {self.num_rows} rows, is damaged ({why}); {_ADVICE}"
         )
+
+
+def _opened(place: Place) -> pa.NativeFile:
+    if place.is_local:
+        return place.open_input()
+    return pa.PythonFile(Blocks(place.open_ranges()), mode="r")
 
 
 def _bits(null_N: npt.NDArray[np.bool_]) -> pa.Buffer | None:

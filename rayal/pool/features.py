@@ -1,8 +1,9 @@
-"""A set of features: what a frozen model says of every row of a pool, in files beside the pool.
+"""A set of features: what a frozen model says of every row of a pool, in files beside the pool, on
+a disk or in a store.
 
     FEATURES/<key>/features.json            what the set is, written before any shard
                    pool-00007-<hash>.arrow  one file a shard of pool or test split
-                   .used                    its time of change: when a process last opened the set
+                   .used, .lock             who uses and who writes it, see `feature_users`
 A file is named by the content of its shard, so one that was compacted has another, and what a set
 holds of shards that are no more is never read.
 """
@@ -10,13 +11,12 @@ holds of shards that are no more is never read.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +24,15 @@ import pyarrow as pa
 
 from rayal.columns import vector_field
 from rayal.errors import PoolError
-from rayal.locks import lock
+from rayal.places import Place
 from rayal.pool.feature_file import FeatureFile, FeatureForm
+from rayal.pool.feature_users import keep_open
 from rayal.pool.manifest import Manifest, Shard
-from rayal.storage import write_text
+from rayal.storage import atomic_path, path_of, write_text
 
 NAME = "features.json"
-USED = ".used"
 FORMAT = 1
 _AGAIN = "run rayal embed for this pool"
-
-# Sets that this process has open: the kernel lets go of these locks when it ends.
-_OPEN: dict[str, BinaryIO] = {}
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class FeatureSet:
     """Features of a pool's shards, as `features.json` says. Small, so that it can be sent to every
     worker."""
 
-    path: str  # the set's own folder
+    path: str  # the set's own folder, or its URL
     key: str
     pool: str  # content hash of the pool's first version
     model_id: str
@@ -74,10 +71,46 @@ class FeatureSet:
             self.column, dtype, self.width, known_finite=True, scale=self.scales, nullable=True
         )
 
-    def path_of(self, shard: Shard) -> Path:
+    @property
+    def place(self) -> Place:
+        """The set's own folder."""
+        return Place(self.path)
+
+    @property
+    def folder(self) -> Path:
+        """The same on this machine: of a set in a store, that of a copy, with nothing in it yet."""
+        return path_of(self.path)
+
+    def place_of(self, shard: Shard) -> Place:
         """Gives where the features of a shard lie."""
-        name = f"{shard.split}-{shard.index:05d}-{shard.content_hash[:16]}.arrow"
-        return Path(self.path) / name
+        return self.place / self._name(shard)
+
+    def sizes(self) -> dict[str, int]:
+        """Gives the names of the files that are there, and their bytes. One listing."""
+        return {entry.name: entry.size_bytes for entry in self.place.list()}
+
+    def without_file(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Gives those of the shards that have no features here."""
+        there = self.sizes()
+        return [shard for shard in shards if self._name(shard) not in there]
+
+    def size_of(self, shards: Sequence[Shard]) -> int:
+        """Gives the bytes of the files of some shards."""
+        there = self.sizes()
+        return sum(there[self._name(shard)] for shard in shards)
+
+    @contextlib.contextmanager
+    def making(self, shard: Shard) -> Iterator[Path]:
+        """Gives a path for the file of a shard, which has its name, here or in the store, once the
+        block ends without an error."""
+        final = self.folder / self._name(shard)
+        with atomic_path(final) as temporary:
+            yield temporary
+        if not self.place.is_local:
+            final.unlink()  # it is read from the store
+
+    def _name(self, shard: Shard) -> str:
+        return f"{shard.split}-{shard.index:05d}-{shard.content_hash[:16]}.arrow"
 
     def file(self, shard: Shard) -> FeatureFile:
         """Gives the open file of a shard.
@@ -85,7 +118,7 @@ class FeatureSet:
         Raises:
             PoolError: it is missing or damaged.
         """
-        return FeatureFile(self.path_of(shard), self.form, shard.content_hash, shard.num_rows)
+        return FeatureFile(self.place_of(shard), self.form, shard.content_hash, shard.num_rows)
 
     def cut(self, shard: Shard, batch_rows: int) -> Iterator[pa.Array]:
         """Gives the column for all rows of a shard, removed ones among them, cut at multiples of
@@ -123,7 +156,7 @@ class FeatureSet:
                 "another name: pool.features_column=NAME"
             )
         shards = with_features(manifest)
-        without = [shard for shard in shards if not self.path_of(shard).exists()]
+        without = self.without_file(shards)
         if without:
             rows = sum(shard.num_rows for shard in without)
             raise PoolError(
@@ -152,22 +185,23 @@ def first_version(manifest: Manifest) -> str:
 
 def write_set(features: FeatureSet) -> None:
     """Writes what a set is, before its files."""
-    write_text(Path(features.path) / NAME, features.to_json())
+    write_text(features.folder / NAME, features.to_json())
 
 
-def read_set(path: Path, column: str = "embedding") -> FeatureSet | None:
+def read_set(folder: Place, column: str = "embedding") -> FeatureSet | None:
     """Gives the set in a folder, or None where there is none.
 
     Raises:
         PoolError: what lies there does not describe a set.
+        PlaceError: the store does not answer.
     """
-    place = path / NAME
+    place = folder / NAME
     try:
-        fields = json.loads(place.read_text(encoding="utf-8"))
+        fields = json.loads(place.read_bytes().decode())
         found = fields.pop("format")
         if found != FORMAT:
             raise PoolError(f"{place} has format {found!r}, this rayal reads {FORMAT}; {_AGAIN}")
-        return FeatureSet(path=str(path), column=column, **fields)
+        return FeatureSet(path=folder.url, column=column, **fields)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -184,16 +218,16 @@ def open_set(path: str, column: str, manifest: Manifest, where: str) -> FeatureS
     Raises:
         PoolError: there is none, or more than one; or it does not fit the pool, see `check`.
     """
-    folder = Path(path.removeprefix("file://")).expanduser().absolute()
+    folder = Place.of(path).absolute
     found = read_set(folder, column) or _only(folder, column, manifest)
-    keep_open(found)
-    if not Path(found.path, NAME).exists():
+    keep_open(found.place)
+    if not (found.place / NAME).exists():
         raise PoolError(f"the features {found.path} were removed just now; {_AGAIN} again")
     found.check(manifest, where)
     return found
 
 
-def _only(folder: Path, column: str, manifest: Manifest) -> FeatureSet:
+def _only(folder: Place, column: str, manifest: Manifest) -> FeatureSet:
     sets = sets_in(folder, column)
     fitting = [one for one in sets if one.pool == first_version(manifest)]
     if len(fitting) == 1:
@@ -207,38 +241,14 @@ def _only(folder: Path, column: str, manifest: Manifest) -> FeatureSet:
             f"{folder} has {len(sets)} sets of features, all of other pools; {_AGAIN}, or name "
             "another folder in pool.features"
         )
-    names = ", ".join(Path(one.path).name for one in fitting)
+    names = ", ".join(one.place.name for one in fitting)
     raise PoolError(
         f"{folder} has {len(fitting)} sets of features of this pool ({names}); name one of these "
         "folders in pool.features"
     )
 
 
-def sets_in(folder: Path, column: str = "embedding") -> Sequence[FeatureSet]:
+def sets_in(folder: Place, column: str = "embedding") -> Sequence[FeatureSet]:
     """Gives the sets in a folder, in the order of their names."""
-    places = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [one for one in (read_set(place, column) for place in places) if one is not None]
-
-
-def keep_open(features: FeatureSet) -> None:
-    """Marks a set as used now, and keeps it from being removed while this process lives.
-
-    Raises:
-        PoolError: it is being removed.
-        ConfigError: files cannot be locked there.
-    """
-    place = Path(features.path) / USED
-    if not os.access(place.parent, os.W_OK):  # nor can anybody like us remove it
-        return
-    if features.path not in _OPEN:
-        file = lock(place, shared=True)
-        if file is None:
-            raise PoolError(f"the features {features.path} are being removed; {_AGAIN} again")
-        _OPEN[features.path] = file
-    os.utime(place)
-
-
-def let_go(features: FeatureSet) -> None:
-    """Lets others remove a set that this process needs no more."""
-    if (file := _OPEN.pop(features.path, None)) is not None:
-        file.close()
+    found = (read_set(folder / name, column) for name in folder.children())
+    return [one for one in found if one is not None]

@@ -279,8 +279,11 @@ def test_bad_words(doors: Doors, class_pool: Pool, number_pool: Pool) -> None:
     embed(doors, class_pool, f"checkpoint={checkpoint}", "dtype=int4").refused(
         "dtype is 'int4', expected one of"
     )
-    embed(doors, class_pool, f"checkpoint={checkpoint}", "features=s3://b/x").refused(
-        "features is 's3://b/x', expected a folder that the driver and every worker see"
+    embed(doors, class_pool, f"checkpoint={checkpoint}", "features=' '").refused(
+        "features is ' ', expected a folder that the driver and every worker see, or the URL"
+    )
+    embed(doors, class_pool, f"checkpoint={checkpoint}", "features=s3:///x").refused(
+        "s3:///x names no bucket"
     )
     embed(doors, class_pool, f"checkpoint={checkpoint}", "feature_gib=1").refused(
         "there is no key 'feature_gib'", "did you mean", "`rayal embed --cfg job` prints all keys"

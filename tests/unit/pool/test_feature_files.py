@@ -10,6 +10,7 @@ import pytest
 
 from rayal.columns import finite_vectors, odd_lists, vectors
 from rayal.errors import PoolError
+from rayal.places import Place
 from rayal.pool import feature_file
 from rayal.pool.feature_file import PIECE_ROWS, Counts, FeatureFile, FeatureForm, FeatureWriter
 from rayal.pool.features import FeatureSet
@@ -34,7 +35,13 @@ def write(
 
 
 def read(path: Path, num_rows: int = NUM_ROWS, **changed: object) -> FeatureFile:
-    given = {"path": path, "form": FORM, "shard_hash": "shard", "num_rows": num_rows, **changed}
+    given = {
+        "place": Place(str(path)),
+        "form": FORM,
+        "shard_hash": "shard",
+        "num_rows": num_rows,
+        **changed,
+    }
     return FeatureFile(**given)  # type: ignore[arg-type]
 
 
