@@ -6,15 +6,17 @@ PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 STAMP := .venv/installed
 PEERS := .peers
+STORES := .stores
 
 # One thread a process: several processes share the cores, and math libraries that all take every core are ruinous.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-slow check format bench bench-peers clean
+.PHONY: help install demo test test-slow stores-test check format bench bench-peers clean
 
 help:
 	@echo "make demo       active learning over 6.6 million words, start to end (minutes)"
 	@echo "make test       the tests            make test-slow  the long ones"
+	@echo "make stores-test  pools, runs and features in servers that stand in for Azure's and Google's stores (needs npm)"
 	@echo "make check      lint, types, layers  make format     formats the code"
 	@echo "make bench      the benchmarks, in their quick form"
 	@echo "make bench-peers  scikit-activeml and small-text in .peers, and what they take (minutes)"
@@ -40,6 +42,17 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -m "slow and not gpu"
+
+# Servers and clients lie in a folder of their own: rayal needs neither, and CI does not install them.
+stores-test: $(STAMP) $(STORES)/installed
+	$(ONE_THREAD) RAYAL_STORES=$(CURDIR)/$(STORES) PYTHONPATH=$(CURDIR)/$(STORES)/clients $(BIN)/python -m pytest -q tests/e2e/test_other_stores.py
+
+$(STORES)/installed: constraints.txt tests/stores.txt
+	test -x $(STORES)/bin/python || $(BIN)/python -m venv $(STORES)
+	$(STORES)/bin/python -m pip install --quiet --disable-pip-version-check gcp-storage-emulator==2026.7.19
+	npm install --silent --no-audit --no-fund --prefix $(STORES) azurite@3.37.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade -c constraints.txt -r tests/stores.txt --target $(STORES)/clients
+	@touch $@
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from torch import nn
 from rayal.errors import ConfigError, RayalError
 from rayal.models.model import Model, split_outputs
 from rayal.models.transform import num_inputs
-from rayal.storage import folder_here
+from rayal.storage import folder_here, named
 from rayal.types import Kind, Vocabulary
 
 FORMAT = 1
@@ -117,7 +117,8 @@ def read_description(folder: str | Path) -> Description:
         return Description(**{**fields, "classes": tuple(fields["classes"])})
     except FileNotFoundError:
         raise RayalError(
-            f"there is no checkpoint in {folder} (no model.json); name a folder that a trainer left"
+            f"there is no checkpoint in {named(path.parent)} (no model.json); name a folder that a "
+            "trainer left"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise RayalError(

@@ -12,7 +12,8 @@ import pyarrow.fs as pa_fs
 
 from rayal.errors import PlaceError
 from rayal.places import settings
-from rayal.places.patience import patiently
+from rayal.places.by_fsspec import ByFsspec
+from rayal.places.patience import patiently, refused
 
 # Attempts at one part of a large file, within an attempt at all of it: of a thousand parts, one
 # that is told to slow down must not cost the other 999.
@@ -42,6 +43,7 @@ def creating(url: str) -> tuple[Any, str]:
     try:
         return _creating(_split(url)[0], _environment()), url
     except (ImportError, ValueError) as error:
+        _refuse_unknown(url, error)
         extra = _EXTRAS.get(scheme)
         how = (
             f"pip install 'rayal[{extra}]'" if extra else f"install what fsspec needs for {scheme}"
@@ -59,8 +61,7 @@ def _opened(root: str, for_parts: bool, environment: Any) -> tuple[pa_fs.FileSys
         return _s3(rest, for_parts), rest
     try:
         if scheme in ("gs", "gcs"):
-            limit = datetime.timedelta(seconds=1)  # its own default is 15 minutes
-            return pa_fs.GcsFileSystem(retry_time_limit=limit), rest
+            return _gcs(), rest
         found, path = pa_fs.FileSystem.from_uri(root)
         return found, path
     except pa.ArrowInvalid:
@@ -70,16 +71,49 @@ def _opened(root: str, for_parts: bool, environment: Any) -> tuple[pa_fs.FileSys
             f"{root} cannot be opened ({_line(error)}); install what pyarrow needs for it, or "
             "name a folder, or a URL such as s3://bucket/folder"
         ) from error
+    try:
+        other, path = _by_fsspec(root)
+    except (ImportError, ValueError, OSError) as error:
+        _refuse_unknown(root, error)
+        extra = _EXTRAS.get(scheme)
+        how = f"pip install 'rayal[{extra}]', or name" if extra else "name"
+        raise PlaceError(
+            f"{root}: neither pyarrow nor fsspec can open it ({_line(error)}); {how} a folder, or "
+            "a URL such as s3://bucket/folder"
+        ) from error
+    return pa_fs.PyFileSystem(ByFsspec(other, settings.is_store(root))), path
+
+
+def _by_fsspec(root: str) -> tuple[Any, str]:
     import fsspec
 
-    try:
-        other, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError, OSError) as error:
-        raise PlaceError(
-            f"{root}: neither pyarrow nor fsspec can open it ({_line(error)}); name a folder, or a "
-            "URL such as s3://bucket/folder"
-        ) from error
-    return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(other)), path
+    # Listings and instances that are kept say what was there before.
+    fresh = {"use_listings_cache": False, "skip_instance_cache": True}
+    return fsspec.core.url_to_fs(root, **(fresh if settings.is_store(root) else {}))
+
+
+def _refuse_unknown(url: str, error: BaseException) -> None:
+    """Refuses a store whose package is there, and finds no credentials.
+
+    Raises:
+        PlaceError: it is.
+    """
+    if not isinstance(error, ImportError) and settings.is_store(url):
+        raise refused(url, _line(error)) from error
+
+
+def _gcs() -> pa_fs.GcsFileSystem:
+    limit = datetime.timedelta(seconds=1)  # its own default is 15 minutes
+    server = settings.gcs_endpoint()
+    if server is None:
+        return pa_fs.GcsFileSystem(retry_time_limit=limit)
+    scheme, _, address = server.rpartition("://")
+    return pa_fs.GcsFileSystem(
+        anonymous=True,
+        scheme=scheme or "http",
+        endpoint_override=address,
+        retry_time_limit=limit,
+    )
 
 
 def _s3(bucket: str, for_parts: bool) -> pa_fs.FileSystem:
@@ -120,9 +154,7 @@ def _creating(root: str, environment: Any) -> Any:
         )
         made.retries = 1  # its own waits cannot be bounded
         return made
-    import fsspec
-
-    return fsspec.core.url_to_fs(root)[0]
+    return _by_fsspec(root)[0]
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -132,8 +164,11 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _environment() -> tuple[str | None, ...]:
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
-    where = settings.endpoint(), settings.region()
+    names = (
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"),
+        *settings.of("abfs://").all_names,
+    )
+    where = settings.endpoint(), settings.region(), settings.gcs_endpoint()
     return (*(os.environ.get(name) for name in names), *where)
 
 

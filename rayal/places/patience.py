@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rayal.errors import PlaceError
+from rayal.errors import PlaceError, RayalError
 from rayal.places import settings
 
 T = TypeVar("T")
@@ -23,6 +23,7 @@ T = TypeVar("T")
 _BUCKET = re.compile(r"NO_SUCH_BUCKET|NoSuchBucket|bucket does not exist|ContainerNotFound", re.I)
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN_ID"
+    r"|AUTHORIZATION_?FAILURE|failed to authenticate"
     r"|UNRECOGNIZED_CLIENT|EXPIRED_?TOKEN|MISSING_AUTHENTICATION_TOKEN|AUTHENTICATION_?FAILED"
     r"|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|InvalidToken|Forbidden|Unauthorized"
     r"|HTTP status 40[13]|\b40[13] (?!of )|Unable to locate credentials|could not.{0,40}credentials"
@@ -46,6 +47,7 @@ _BUSY_NUMBERS = {
     errno.EBUSY, errno.EAGAIN, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT,
     errno.EREMOTEIO,
 }  # fmt: skip
+_CLIENTS = {"adlfs", "aiohttp", "azure", "botocore", "gcsfs", "google"}  # with errors of their own
 _UNREACHED_NUMBERS = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
@@ -96,7 +98,7 @@ def patiently(url: str, ask: Callable[[], T], patience: Patience | None = None) 
 
 def _attempts(error: Exception, patience: Patience) -> int | None:
     """Gives how many attempts an error is worth; None: it is not the store's to explain."""
-    if isinstance(error, PlaceError):
+    if isinstance(error, RayalError | NotImplementedError):
         return None
     text, number = _text(error), getattr(error, "errno", None)
     if _BUCKET.search(text):
@@ -111,7 +113,9 @@ def _attempts(error: Exception, patience: Patience) -> int | None:
         return patience.attempts
     if _BUSY.search(text):
         return patience.attempts
-    return 1 if isinstance(error, OSError) else None
+    # adlfs gives RuntimeErrors, too.
+    is_the_stores = type(error).__module__.partition(".")[0] in _CLIENTS
+    return 1 if is_the_stores or isinstance(error, OSError | RuntimeError) else None
 
 
 def _explained(url: str, error: Exception, attempts: int, spent_s: float) -> PlaceError:
@@ -119,7 +123,7 @@ def _explained(url: str, error: Exception, attempts: int, spent_s: float) -> Pla
     if _BUCKET.search(text):
         return no_bucket(url)
     if isinstance(error, PermissionError) or _REFUSED.search(text):
-        return PlaceError(_refused(url, text))
+        return refused(url, text)
     if _UNREACHED.search(text):
         return PlaceError(
             f"{url}: the store {settings.server_of(url)} cannot be reached, tried {attempts} times "
@@ -136,20 +140,21 @@ def _explained(url: str, error: Exception, attempts: int, spent_s: float) -> Pla
 def no_bucket(url: str) -> PlaceError:
     """Gives the error of a bucket that is not there."""
     return PlaceError(
-        f"{url}: there is no bucket {settings.bucket_of(url)!r} at {settings.server_of(url)}; make "
+        f"{url}: there is no bucket {settings.bucket_of(url)!r} {settings.server_of(url)}; make "
         f"it, or correct the URL or {settings.of(url).endpoint_name}"
     )
 
 
-def _refused(url: str, text: str) -> str:
+def refused(url: str, text: str) -> PlaceError:
+    """Gives the error of credentials that are missing, or that a store does not take."""
     names = settings.of(url)
     keys = " and ".join(names.keys)
     if names.are_missing():
-        return (
+        return PlaceError(
             f"{url} cannot be reached without credentials, and none were found: {keys} are not "
             f"set, nor is {names.instead}; set them for every process that reads or writes there"
         )
-    return (
+    return PlaceError(
         f"{url}: the store refuses the credentials ({text}); they are wrong, or expired, or may "
         f"not do this there: correct {keys}, or what {settings.bucket_of(url)!r} allows"
     )

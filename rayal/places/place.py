@@ -134,11 +134,15 @@ class Place:
             return self.local.is_dir()
         opened, path = filesystem(self.url)
         info = patiently(self.url, lambda: opened.get_file_info(path))
+        if self._is_flat and info.type == pa_fs.FileType.NotFound:
+            return bool(self._infos(recursive=True))
         return bool(info.type == pa_fs.FileType.Directory)
 
     def children(self) -> Sequence[str]:
         """Gives the names of files and folders that lie in this folder, in order; none where there
         is nothing. Errors as `list`."""
+        if self._is_flat:
+            return sorted({entry.name.partition("/")[0] for entry in self.list()})
         return sorted({info.base_name for info in self._infos(recursive=False)})
 
     def list(self) -> Sequence[Entry]:
@@ -155,6 +159,12 @@ class Place:
             if info.type == pa_fs.FileType.File
         ]
         return sorted(found, key=lambda entry: entry.name)
+
+    @property
+    def _is_flat(self) -> bool:
+        """Whether folders are there for pyarrow only where somebody made an object of their name:
+        so it is with Google's store, and nobody does."""
+        return self.url.startswith(("gs://", "gcs://"))
 
     @property
     def _path(self) -> str:
@@ -284,6 +294,8 @@ class Place:
         if self.is_local:
             disk.remove_folder(self.local)
             return
+        if self._is_flat and not self._infos(recursive=True):
+            return
         opened, path = filesystem(self.url)
         try:
             patiently(self.url, lambda: opened.delete_dir(path))
@@ -315,6 +327,9 @@ def put(url: str, source: pa.NativeFile, size_bytes: int) -> None:
 
     def send() -> None:
         source.seek(0)
+        if size_bytes < _LARGE_BYTES and isinstance(opened, pa_fs.PyFileSystem):
+            opened.handler.write_whole(path, source.read(size_bytes))
+            return
         unread: OSError | None = None
         num_sent = 0
         with opened.open_output_stream(path) as out:

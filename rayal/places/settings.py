@@ -29,6 +29,11 @@ class Names:
     instead: str  # both in words
     endpoint_name: str
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The variables that say who asks, and whom."""
+        return (*self.keys, *self.others)
+
     def are_missing(self) -> bool:
         """Whether no credentials can be found on this machine."""
         if any(os.environ.get(name) for name in (*self.keys, *self.others)):
@@ -54,11 +59,11 @@ _GCS = Names(
     endpoint_name="STORAGE_EMULATOR_HOST",
 )
 _AZURE = Names(
-    keys=("AZURE_STORAGE_ACCOUNT_KEY",),
+    keys=("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"),
     others=("AZURE_STORAGE_CONNECTION_STRING", "AZURE_CLIENT_ID", "AZURE_STORAGE_SAS_TOKEN"),
     files=(".azure",),
-    instead="AZURE_CLIENT_ID",
-    endpoint_name="the name of the account",
+    instead="AZURE_STORAGE_CONNECTION_STRING",
+    endpoint_name="AZURE_STORAGE_ACCOUNT_NAME",
 )
 _OTHER = Names((), (), (), "", "the address")
 
@@ -80,6 +85,11 @@ def endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def gcs_endpoint() -> str | None:
+    """Gives the address of a server that stands in for Google's, None for Google's."""
+    return os.environ.get("STORAGE_EMULATOR_HOST") or None
+
+
 def region() -> str | None:
     """Gives the region that the environment names."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
@@ -87,9 +97,11 @@ def region() -> str | None:
 
 def server_of(url: str) -> str:
     """Gives the words for the server behind a URL."""
-    if of(url) is _S3:
-        return _without_user(endpoint() or "of Amazon S3")
-    return f"of {url.partition('://')[0]}"
+    server = {_S3: endpoint(), _GCS: gcs_endpoint()}.get(of(url))
+    if server:
+        return f"at {_without_user(server)}"
+    names = {_S3: "of Amazon S3", _GCS: "of Google Cloud Storage", _AZURE: "of Azure"}
+    return names.get(of(url), f"of {url.partition('://')[0]}")
 
 
 def bucket_of(url: str) -> str:

@@ -80,7 +80,7 @@ def test_it_is_not_asked_for_ever(bucket: Bucket, file: Place, name: str) -> Non
     assert [one.status for one in bucket.requests if one.method == method] == [503] * 4
     text = str(caught.value)
     assert text.startswith(f"{file.url.rpartition('/')[0]}"), text
-    assert f"the store {bucket.endpoint} was busy or cut the connection 4 times in" in text
+    assert f"the store at {bucket.endpoint} was busy or cut the connection 4 times in" in text
     assert text.endswith("run the same command again later")
     assert "\n" not in text
 
@@ -243,7 +243,7 @@ def test_a_server_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     text = _refused(EVERY[name], Place.of(bucket.url) / "x")
-    assert "the store http://127.0.0.1:9 cannot be reached, tried 3 times (" in text
+    assert "the store at http://127.0.0.1:9 cannot be reached, tried 3 times (" in text
     assert text.endswith("check the network and AWS_ENDPOINT_URL")
 
 
@@ -317,3 +317,15 @@ def test_google_without_a_login_is_a_matter_of_credentials(monkeypatch: pytest.M
 )
 def test_a_url_is_shown_without_what_may_be_a_secret(url: str, said: str) -> None:
     assert shown(url) == said
+
+
+def test_an_error_that_only_a_client_knows_is_one_line() -> None:
+    """As azure's HttpResponseError is no OSError."""
+    for name, base in (("azure.core.exceptions", Exception), ("builtins", RuntimeError)):
+        kind = type("HttpResponseError", (base,), {"__module__": name})
+
+        def ask(kind: type[Exception] = kind) -> None:
+            raise kind("OutOfRangeInput")
+
+        with pytest.raises(PlaceError, match="abfs://box/x cannot be read or written: OutOfRange"):
+            patiently("abfs://box/x", ask)
