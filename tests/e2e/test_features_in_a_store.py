@@ -296,3 +296,20 @@ def test_who_may_not_write_may_read(
     keep_open(features.place)
     assert features.place.url not in feature_users._OPEN
     assert bucket.fail_no_more() == 0
+
+
+def test_a_plan_and_a_budget_know_them(doors: Doors, class_pool: Pool, root: Place) -> None:
+    folder = checkpoint_of(doors, class_pool)
+    first = embed(doors, class_pool, f"checkpoint={folder}", f"features={root}").done()
+    words = [*small(class_pool, "planned", *HEAD), f"pool.features={root}"]
+    assert "label" in doors("plan", *words).done().out
+    time.sleep(1.0)  # the store's clock has whole seconds
+    int8 = (f"checkpoint={folder}", f"features={root}", "dtype=int8")
+    tight = "features_gib=0.00004"
+    said = embed(doors, class_pool, *int8, tight).refused("sets that are in use")
+    old = Place(first.out.split(": ")[0])
+    assert old.name in said  # this process opened it, for the plan
+    let_go(old)
+    done = embed(doors, class_pool, *int8, tight).done()
+    assert f"the set {old.name}, least recently used, was removed for room" in done.err
+    assert not old.is_folder()

@@ -63,7 +63,14 @@ def server(
     if request.param == "azure":
         words = [
             *(here / "node_modules/.bin/azurite-blob", "--blobHost", "127.0.0.1", "--blobPort"),
-            *(port, "--location", folder, "--silent", "--skipApiVersionCheck"),
+            *(
+                port,
+                "--location",
+                folder,
+                "--silent",
+                "--skipApiVersionCheck",
+                "--disableTelemetry",
+            ),
         ]
         store = Store("abfs://rayal-tests", {"AZURE_STORAGE_CONNECTION_STRING": _azure(port, KEY)})
     else:
