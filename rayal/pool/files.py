@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
 from rayal.places import Place
+from rayal.pool.faults import is_of_a_file, one_line
 from rayal.pool.manifest import Manifest
 from rayal.pool.sources import Files
 
@@ -95,9 +96,12 @@ def hashed(found: Files, info: pa_fs.FileInfo) -> TakenFile:
             with found.filesystem.open_input_stream(path, compression=None) as stream:
                 while block := stream.read(_READ_BYTES):
                     digest.update(block)
-    except (pa.ArrowException, OSError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise PoolError(f"{info.path} cannot be read: {text}; mend or remove the file") from error
+    except Exception as error:
+        if not is_of_a_file(error):
+            raise
+        raise PoolError(
+            f"{info.path} cannot be read: {one_line(error)}; mend or remove the file"
+        ) from error
     digest.update(found.mark(info).encode())
     return TakenFile(info.path, info.size, info.mtime_ns, digest.hexdigest())
 

@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-import pyarrow as pa
-
 from rayal.errors import ConfigError, PoolError
 from rayal.places import Place
 from rayal.pool import files as file_tables
 from rayal.pool import manifest as manifests
 from rayal.pool import recipes, sources
+from rayal.pool.faults import is_of_a_file
 from rayal.pool.folder import LOCK, STALE_S, alone_in
 from rayal.pool.manifest import Manifest
 from rayal.pool.pool import Pool
@@ -82,6 +81,7 @@ def ingest(
     )
     place = Place.of(path)
     _check(plan)
+    _refuse_inside(place, source)
     if _is_settled(place, found, plan, source):
         return Pool.open(str(place))
     _refuse_stranger(place)  # before the lock is put there
@@ -119,8 +119,10 @@ def sample_of(found: Source) -> str | None:
     """Gives what tells the contents of a source apart, None where they cannot be had."""
     try:
         return found.sample
-    except (PoolError, pa.ArrowException, OSError):
-        return None
+    except Exception as error:
+        if isinstance(error, PoolError) or is_of_a_file(error):
+            return None
+        raise
 
 
 def _check(plan: Plan) -> None:
@@ -152,6 +154,26 @@ def _refuse_stranger(place: Place) -> None:
         return
     if place.exists() or set(place.children()) - {LOCK}:
         raise PoolError(f"{place} exists and is not a pool; choose another folder, or remove it")
+
+
+def _refuse_inside(place: Place, source: str) -> None:
+    """Refuses a pool whose own files the next ingest of its source would take for rows.
+
+    Raises:
+        PoolError: it would lie there.
+    """
+    a_file = place.absolute / "shards" / "shard-00000.parquet"
+    if source.startswith(recipes.PREFIX):
+        return
+    if place.is_local:
+        is_inside = sources.is_meant(source, str(a_file.local))
+    else:
+        is_inside = a_file.url.startswith(source.rstrip("/") + "/")
+    if is_inside:
+        raise PoolError(
+            f"the pool {place} would lie in its own source {source}, and its files would be taken "
+            "for new rows; choose a folder outside of it, or give a glob that leaves it out"
+        )
 
 
 def _is_settled(place: Place, found: Source, plan: Plan, source: str) -> bool:

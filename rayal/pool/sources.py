@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from rayal.errors import PoolError
 from rayal.places import Place, is_store, refuse_secrets
+from rayal.pool.faults import is_of_a_file, one_line, why_not_there
 from rayal.pool.formats import (
     COMPRESSED,
     FORMATS,
@@ -131,10 +132,12 @@ class Files:
                     rows = _same_schema(batch, schema, info.path, first)
                     yield Piece(info.path, row, rows)
                     row += batch.num_rows
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            except Exception as error:
+                if not is_of_a_file(error):
+                    raise
                 raise PoolError(
                     f"{info.path} cannot be read as {self.format}, after row {row}: "
-                    f"{_one_line(error)}; {'mend or remove' if self.table is None else 'restore'} "
+                    f"{one_line(error)}; {'mend or remove' if self.table is None else 'restore'} "
                     "the file"
                 ) from error
 
@@ -192,9 +195,12 @@ def find(source: str) -> Files:
             match = re.compile(_glob_pattern(path)).fullmatch
             infos = [info for info in _below(filesystem, root) if match(info.path)]
         else:
-            raise PoolError(f"{source} does not exist; give a file, a folder, a glob or a URI")
-    except (OSError, UnicodeDecodeError) as error:  # a file's name may be no UTF-8
-        raise PoolError(f"{source} cannot be listed: {_one_line(error)}") from error
+            why = why_not_there(source)
+            raise PoolError(f"{source} {why}; give a file, a folder, a glob or a URI")
+    except Exception as error:  # a file's name may be no UTF-8
+        if not is_of_a_file(error):
+            raise
+        raise PoolError(f"{source} cannot be listed: {one_line(error)}") from error
     formats = sorted({format_of(info.path) or "" for info in infos} - {""})
     if not formats:
         raise PoolError(f"{source} holds no file that ends in {_known()}")
@@ -251,11 +257,11 @@ def _resolve(source: str) -> tuple[pa_fs.FileSystem, str]:
             other, path = fsspec.core.url_to_fs(source)
         except (ImportError, ValueError, OSError) as error:
             raise PoolError(
-                f"{source}: neither pyarrow nor fsspec can open it: {_one_line(error)}"
+                f"{source}: neither pyarrow nor fsspec can open it: {one_line(error)}"
             ) from error
         return pa_fs.PyFileSystem(pa_fs.FSSpecHandler(other)), path
     except OSError as error:
-        raise PoolError(f"{source} cannot be reached: {_one_line(error)}") from error
+        raise PoolError(f"{source} cannot be reached: {one_line(error)}") from error
 
 
 def _in_store(source: str) -> tuple[pa_fs.FileSystem, str]:
@@ -335,10 +341,6 @@ def _glob_pattern(glob: str) -> str:
 
 def _known() -> str:
     return ", ".join(FORMATS) + f" (text also with {', '.join(COMPRESSED)})"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 # ------------------------------------------------------------------------------------ the columns

@@ -63,7 +63,23 @@ def _batches(stream: pa.NativeFile, path: str) -> tuple[pa.Schema, Iterator[pa.R
         file = pa.ipc.open_file(stream)
         return file.schema, (file.get_batch(at) for at in range(file.num_record_batches))
     reader = pa.ipc.open_stream(stream)
-    return reader.schema, iter(reader)
+    return reader.schema, _to_the_end(reader, stream, path)
+
+
+def _to_the_end(
+    reader: pa.RecordBatchReader, stream: pa.NativeFile, path: str
+) -> Iterator[pa.RecordBatch]:
+    """Gives the batches of a stream. One that was cut off between two of them looks whole but for
+    the mark that ends it."""
+    end = stream.tell()
+    for rows in reader:
+        yield rows
+        end = stream.tell()
+    if stream.tell() == end:  # nothing came after the last batch
+        raise PoolError(
+            f"{path} ends without the mark of its end: it was cut short, or its writer was not "
+            "closed; copy or write it again"
+        )
 
 
 def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:

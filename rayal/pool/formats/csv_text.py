@@ -15,6 +15,7 @@ from rayal.pool.formats.reading import BLOCK_BYTES, Reading, Unsettled
 
 # Without the spellings of NaN, which are not a missing value.
 _NULLS = ["", "NA", "N/A", "#N/A", "n/a", "NULL", "null"]
+_HEAD_BYTES = 256  # where a page says what it is
 _WHOLE = r"^(0|-?[1-9][0-9]*)$"  # the one way to write a whole number
 _DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 
@@ -38,13 +39,15 @@ def read(
     }
     # Types are those of the first file.
     types = {field.name: field.type for field in schema or ()}
+    _refuse_page(filesystem, path)
     if schema is None:
         with filesystem.open_input_stream(path) as stream:
             guess = pa_csv.ConvertOptions(null_values=_NULLS)
             first = pa_csv.open_csv(stream, convert_options=guess, **options).schema
         how.check(first.names)
+        _refuse_other_encoding(filesystem, path, first, how)
         types = {field.name: _csv_type(field, how) for field in first}
-    types.update(dict.fromkeys(how.drop, pa.string()))
+    types.update(dict.fromkeys(how.drop, pa.binary()))
     exact = [name for name in _exact(how) if types.get(name) == pa.int64()]
     types.update(dict.fromkeys(exact, pa.string()))
     # In text nothing is missing: "NA" and "null" are words.
@@ -59,6 +62,52 @@ def read(
             row += rows.num_rows
             columns = [whole.get(name, rows.column(name)) for name in names]
             yield pa.RecordBatch.from_arrays(columns, names=names)
+
+
+def _refuse_page(filesystem: pa_fs.FileSystem, path: str) -> None:
+    with filesystem.open_input_stream(path) as stream:
+        head = stream.read(_HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise PoolError(
+            f"{path} is a page of HTML or XML ({head[:40].decode(errors='replace')!r}), expected "
+            "rows of text; a server may have answered with a page of its own: fetch the file again"
+        )
+
+
+def _refuse_other_encoding(
+    filesystem: pa_fs.FileSystem, path: str, first: pa.Schema, how: Reading
+) -> None:
+    """Refuses text in another encoding, which would become columns of bytes. O(bytes) where there
+    is such a column."""
+    names = [f.name for f in first if pa.types.is_binary(f.type) and f.name not in how.drop]
+    if not names:
+        return
+    with filesystem.open_input_stream(path) as stream:
+        lines = (line for block in _lines(stream) for line in block)
+        number, line = next(
+            (place, line) for place, line in enumerate(lines, 1) if not _is_utf8(line)
+        )
+    raise PoolError(
+        f"{path} line {number}: column '{names[0]}' is not UTF-8 ({line[:60]!r}); convert the file "
+        f"to it (iconv -f LATIN1 -t UTF-8), or leave the column out with --drop {names[0]} "
+        f"(pool.drop=[{names[0]}])"
+    )
+
+
+def _lines(stream: pa.NativeFile) -> Iterator[list[bytes]]:
+    rest = b""
+    while block := stream.read(BLOCK_BYTES):
+        *whole, rest = (rest + block).split(b"\n")
+        yield whole
+    yield [rest]
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _csv_type(field: pa.Field, how: Reading) -> pa.DataType:

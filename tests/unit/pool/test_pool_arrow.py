@@ -232,3 +232,22 @@ def test_datasets_that_are_not_taken(tmp_path: Path) -> None:
     _refused(folder, tmp_path, "state.json is no JSON")
     (folder / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     _refused(folder, tmp_path, "a dataset of the splits train, test; name one of them, .*/train")
+
+
+@pytest.mark.parametrize("cut", ["mark", "batch"])
+def test_a_stream_that_was_cut_short(tmp_path: Path, cut: str) -> None:
+    """Between two batches it would pass for a whole one, with rows less."""
+    schema = pa.schema({"x": pa.int64()})
+    sink = pa.BufferOutputStream()
+    ends = []
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for number in range(3):
+            writer.write_batch(pa.record_batch([pa.array([number] * 10)], schema=schema))
+            ends.append(sink.tell())
+    content = sink.getvalue().to_pybytes()
+    path = tmp_path / "rows.arrows"
+    path.write_bytes(content)
+    assert ingest(str(path), str(tmp_path / "whole"), test_share=0.0).num_rows == 30
+    path.write_bytes(content[: ends[-1] if cut == "mark" else ends[1]])
+    with pytest.raises(PoolError, match=r"ends without the mark of its end.*write it again"):
+        ingest(str(path), str(tmp_path / "pool"))

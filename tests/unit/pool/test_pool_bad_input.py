@@ -424,3 +424,17 @@ def test_a_process_verifies_a_column_of_a_shard_once(
 def test_ids_that_are_not_in_the_pool(pool: Pool) -> None:
     with pytest.raises(PoolError, match=r"2 of 3 sample_ids are not in the pool .*first: 400"):
         pool.rows(np.array([5, 777, 400]), ["v"])
+
+
+@pytest.mark.parametrize("source", ["in", "in/*.parquet", "in/**"])
+def test_a_pool_inside_its_own_source(tmp_path: Path, source: str) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "in" / "a.parquet")
+    place = str(tmp_path / "in" / "pool")
+    if source == "in/*.parquet":  # takes nothing of it
+        assert ingest(str(tmp_path / source), place, test_share=0.0).num_rows == 2
+        assert ingest(str(tmp_path / source), place, test_share=0.0).num_rows == 2
+        return
+    with pytest.raises(PoolError, match=r"would lie in its own source .*outside of it"):
+        ingest(str(tmp_path / source), place)
+    assert not (tmp_path / "in" / "pool").exists()

@@ -93,3 +93,29 @@ def test_a_late_decimal_number_is_asked_about(
 def test_numbers_of_the_first_rows_may_have_leading_zeros(tmp_path: Path) -> None:
     pool = _pool(tmp_path, ["007", "1"], label_column="c", kind="number")
     assert pool.secret_labels(np.arange(2)) == [7.0, 1.0]
+
+
+@pytest.mark.parametrize("num_rows", [3, 200_000])
+def test_text_in_another_encoding_is_refused(tmp_path: Path, num_rows: int) -> None:
+    """In the first block, where types are guessed, and after it."""
+    rows = ["name,x", *(f"{'plain' * 10},1" for _ in range(num_rows)), "caf\xe9,2"]
+    (tmp_path / "rows.csv").write_bytes("\n".join(rows).encode("latin-1"))
+    if num_rows < 10:
+        said = r"rows.csv line 5: column 'name' is not UTF-8 \(b'caf\\xe9,2'\); convert .*iconv"
+    else:
+        said = "rows.csv cannot be read as csv"
+    with pytest.raises(PoolError, match=said):
+        ingest(str(tmp_path / "rows.csv"), str(tmp_path / "pool"))
+    pool = ingest(str(tmp_path / "rows.csv"), str(tmp_path / "other"), drop=["name"])
+    assert pool.num_rows + pool.num_test_rows == num_rows + 1
+
+
+@pytest.mark.parametrize(
+    "head", ["<!DOCTYPE html>", "\ufeff \n<html lang=en>", "<?xml version=1?>"]
+)
+def test_a_page_is_no_table(tmp_path: Path, head: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"{head}\n<body>\nNot found\n</body>\n")
+    with pytest.raises(
+        PoolError, match=r"rows.csv is a page of HTML or XML .*fetch the file again"
+    ):
+        ingest(str(tmp_path / "rows.csv"), str(tmp_path / "pool"))
