@@ -13,7 +13,6 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,11 +30,11 @@ from rayal.plan.asked import Asked, asked_of, rounds_of
 from rayal.plan.estimate import Here, here_now, plan_of
 from rayal.plan.fits import misfits, proposals, widths_in
 from rayal.plan.laws import once
-from rayal.plan.machine import Machine, existing, machine_of
+from rayal.plan.machine import Machine, machine_of
 from rayal.plan.measured import Measured, Parts
 from rayal.plan.phases import Plan
 from rayal.plan.show import table
-from rayal.plan.trial import measure
+from rayal.plan.trial import measure, trial_folder
 from rayal.pool.manifest import NAME
 
 TRIAL_S = 3.0  # what each kind of work may take in the trial, about
@@ -77,9 +76,7 @@ class Planning:
         here = here_now()
         start_s = time.monotonic()
         self.machine: Machine = machine_of(self.run.dir.path)
-        with tempfile.TemporaryDirectory(
-            prefix=".rayal-plan-", dir=existing(self.run.dir.path)
-        ) as folder:
+        with trial_folder(self.run.dir.path) as folder:
             measured, exit_s = apart(measure, Parts.of(self.run), f"{folder}/trial", TRIAL_S)
         around = once(measured.around.wall() + exit_s, measured.around.cpu())
         measured = replace(measured, around=around)

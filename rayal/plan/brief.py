@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -22,10 +21,10 @@ from rayal.engine.scoring import Fitting
 from rayal.plan.asked import Asked, Run, asked_of
 from rayal.plan.estimate import here_now, plan_of
 from rayal.plan.fits import misfits
-from rayal.plan.machine import existing, machine_of
+from rayal.plan.machine import machine_of
 from rayal.plan.measured import Parts
 from rayal.plan.show import short
-from rayal.plan.trial import measure
+from rayal.plan.trial import measure, trial_folder
 from rayal.trainers.group import Alone
 from rayal.types import Checkpoint, CostedTrainer
 
@@ -57,8 +56,7 @@ def brief(run: Run, first_round: int = 0) -> list[str]:
     predictor, proxy = copy.deepcopy((run.predictor, run.proxy))
     parts = replace(Parts.of(run), engine=_InProcess(), predictor=predictor, proxy=proxy)
     here = here_now()
-    folder = tempfile.mkdtemp(prefix=".rayal-plan-", dir=existing(run.dir.path))
-    with _own_threads():
+    with trial_folder(run.dir.path) as folder, _own_threads():
         measured = measure(parts, folder, _LIMIT_S)
     plan = plan_of(asked, measured, here, run.strategy.selector, parts.trainers, run.stopping)
     lines = short(plan, asked)

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rayal import preflight
+from rayal import copies, preflight
 from rayal.engine.picking import pick
 from rayal.engine.scoring import Pass
 from rayal.engine.survivors import read_report
+from rayal.errors import RayalError
 from rayal.journal import Journal
 from rayal.keys import Keys
 from rayal.plan.glimpse import spread
 from rayal.plan.laws import Law, each, once
+from rayal.plan.machine import existing
 from rayal.plan.measured import Measured, Parts, Selected
 from rayal.plan.stages import Stages
 from rayal.plan.survive import most_held
@@ -36,6 +40,19 @@ from rayal.types import Checkpoint, Picks
 _MOST_LABELS = 5_000
 _IDS_AT_ONCE = 1 << 16  # where no model runs
 _FETCHES = 4  # shards whose share of a batch is read
+
+
+@contextlib.contextmanager
+def trial_folder(run_dir: Path) -> Iterator[str]:
+    """Gives a folder that lies as a run's does, on its disk or in its store; in the end it is
+    removed, also where the trial's process was killed."""
+    folder = tempfile.mkdtemp(prefix=".rayal-plan-", dir=existing(run_dir))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(RayalError):  # the first error is the one to show
+            copies.remove(Path(folder))
 
 
 def measure(parts: Parts, folder: str, limit_s: float) -> Measured:

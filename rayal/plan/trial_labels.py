@@ -62,7 +62,9 @@ def answered(
     labels = made_up(parts.vocabulary, len(ids), parts.seed)
     known = dict(zip(ids.tolist(), labels, strict=True))
     paper, sizes = _Paper(parts, run_dir, known), list[int]()
-    with Ledger.open(run_dir.ledger_url, run_dir.claim(), writer=True) as ledger:
+    # Of a run in a store, too: the trial's folder is a copy on this disk.
+    url = f"sqlite:///{run_dir.path / 'ledger.db'}"
+    with Ledger.open(url, run_dir.claim(), writer=True) as ledger:
         ledger.start_run(_facts(parts))
         for t, number in enumerate((-(-len(ids) // 4), len(ids))):
             batch, snapshot = paper.round(ledger, t, picks.first(number), rows.slice(0, number))

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import Bucket
 from doors import Doors, contents, small
 
 from rayal.cli import plan as door
 from rayal.cli.plan import Planning
+from rayal.places import Place
 from rayal.plan import brief as brief_form
 from rayal.plan.laws import Law
 from rayal.plan.machine import Machine
@@ -203,3 +205,17 @@ def test_a_plan_that_fails_does_not_stop_a_run(
 def test_plan_is_short_or_off(doors: Doors, class_pool: Pool) -> None:
     doors.run(class_pool, "r", "plan=long").refused("plan is long, expected short or off")
     assert not (doors.folder / "r").exists()
+
+
+# ----------------------------------------------------------------------------- a run in a store
+
+
+def test_a_trial_leaves_nothing_in_a_store(
+    doors: Doors, class_pool: Pool, bucket: Bucket, all_sizes: None, tmp_path: Path
+) -> None:
+    words = small(class_pool, f"{bucket.url}/runs/r", f"ledger_url=sqlite:///{tmp_path}/ledger.db")
+    lines = doors("plan", *words).done().out.splitlines()
+    assert any(line.startswith("sum") for line in lines)
+    assert list(Place.of(bucket.url).list()) == []
+    assert len(_plan_lines(doors("run", *words).done().err)) >= 2
+    assert not [one.name for one in Place.of(bucket.url).list() if "plan" in one.name]
