@@ -20,7 +20,7 @@ from rayal.models.head import LinearHead
 from rayal.pool import Pool
 from rayal.ranking import Threshold, exact_cut, score_of
 from rayal.storage import atomic_path, here, write_text
-from rayal.types import Bounded, Predictor
+from rayal.types import Bounded, Kind, Predictor, Scorer
 
 _LAST, _PASS = "last.json", "again.json"
 _ROWS_A_SHARD = 128  # of the sample that cells are made of
@@ -73,6 +73,46 @@ class Rescoring:
             )
         if not self.max_gib > 0.0:
             raise ConfigError(f"rescoring.max_gib is {self.max_gib:g}, expected more than 0")
+
+    def no_use(
+        self,
+        kind: Kind,
+        num_classes: int,
+        scorer: Scorer | None,
+        keep: int | None,
+        is_restricted: bool,
+        num_rows: int,
+    ) -> str:
+        """Gives why all rows are scored, whatever the model is, and nothing is kept of them; "":
+        there is no reason."""
+        if kind != "class" or not 2 <= num_classes <= MOST_CLASSES:
+            return f"labels are of kind {kind}, with {num_classes} classes"
+        if not isinstance(scorer, Bounded):
+            name = "no scorer" if scorer is None else type(scorer).__name__
+            return f"{name} states no bound of a score (margin and least_confidence do)"
+        if keep is None:
+            return "the selector wants all rows, of any score"
+        if is_restricted:
+            return "a restriction or a proxy chooses the rows"
+        if num_rows * BYTES_A_ROW > self.max_gib * 2**30:
+            return (
+                f"what is kept of {num_rows:,} rows takes {num_rows * BYTES_A_ROW / 2**30:.3g} "
+                f"GiB, more than rescoring.max_gib={self.max_gib:g}"
+            )
+        return ""
+
+    def no_bound(self, has_head: bool, num_classes: int) -> str:
+        """Gives why there is no bound of a model with or without a linear head; "": there is."""
+        if has_head and num_classes > _MOST_PAIRED:
+            return (
+                f"{num_classes} classes are more than the {_MOST_PAIRED} that are kept pair by pair"
+            )
+        if not has_head and not self.max_missed_share:
+            return (
+                "the model is no linear head in float32, and rescoring.max_missed_share is 0, so "
+                "that only a rigorous bound will do"
+            )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -131,45 +171,28 @@ def score_again(
     Without a rescoring or a model: over all rows, and nothing to say."""
     if rescoring is None or scoring.checkpoint is None:
         return engine.score(scoring, progress), None
-    head = _head_of(grounds.predictor, scoring)
+    head = head_of(grounds.predictor, scoring.checkpoint_path)
     why = _why_not(rescoring, scoring, head, grounds)
     if why:
         return engine.score(scoring, progress), Said(why)
     return _Driver(rescoring, engine, scoring, grounds, head).run(progress)
 
 
-def _head_of(predictor: Predictor, scoring: Scoring) -> LinearHead | None:
+def head_of(predictor: Predictor, checkpoint_path: str) -> LinearHead | None:
+    """Gives the linear head of a model, None where it has none."""
     find = getattr(predictor, "head", None)
-    return None if find is None else find(scoring.checkpoint_path)
+    return None if find is None else find(checkpoint_path)
 
 
 def _why_not(
     rescoring: Rescoring, scoring: Scoring, head: LinearHead | None, grounds: Grounds
 ) -> str:
-    num_classes = grounds.num_classes
-    if scoring.kind != "class" or not 2 <= num_classes <= MOST_CLASSES:
-        return f"labels are of kind {scoring.kind}, with {num_classes} classes"
-    if not isinstance(scoring.scorer, Bounded):
-        name = "no scorer" if scoring.scorer is None else type(scoring.scorer).__name__
-        return f"{name} states no bound of a score (margin and least_confidence do)"
-    if scoring.keep is None:
-        return "the selector wants all rows, of any score"
-    if scoring.allowed_path:
-        return "a restriction or a proxy chooses the rows"
-    if head is not None and num_classes > _MOST_PAIRED:
-        return f"{num_classes} classes are more than the {_MOST_PAIRED} that are kept pair by pair"
-    if head is None and not rescoring.max_missed_share:
-        return (
-            "the model is no linear head in float32, and rescoring.max_missed_share is 0, so that "
-            "only a rigorous bound will do"
-        )
     num_rows = sum(shard.num_rows for shard in grounds.pool.shards)
-    if num_rows * BYTES_A_ROW > rescoring.max_gib * 2**30:
-        return (
-            f"what is kept of {num_rows:,} rows takes {num_rows * BYTES_A_ROW / 2**30:.3g} GiB, "
-            f"more than rescoring.max_gib={rescoring.max_gib:g}"
-        )
-    return ""
+    is_restricted = bool(scoring.allowed_path)
+    of_run = scoring.kind, grounds.num_classes, scoring.scorer, scoring.keep, is_restricted
+    return rescoring.no_use(*of_run, num_rows) or rescoring.no_bound(
+        head is not None, grounds.num_classes
+    )
 
 
 class _Driver:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rayal.engine.remembered import BYTES_A_ROW
+from rayal.engine.rescoring import Rescoring
 from rayal.pool import Pool
 from rayal.strategy import Proxy, Strategy
 from rayal.types import Labeler, Needs, Predictor, Progress, StoppingRule, Trainer, Vocabulary
@@ -26,6 +28,7 @@ class Run(Protocol):
     budget: int
     seed: int
     proxy: Proxy | None
+    rescoring: Rescoring | None
     dir: Any
     test_labels: str | None
     test_budget: int
@@ -55,6 +58,8 @@ class Asked:
     test_budget: int
     proxy_rows: int | None = None  # that a proxy lets through to the model; None: all
     first_round: int = 0  # rounds before it are done
+    rescoring: str | None = None  # why one has no use here, whatever the model; "": it may have
+    kept_bytes: int = 0  # what it keeps of all rows on disk, if the model has a bound
 
     @property
     def num_rows(self) -> int:
@@ -89,6 +94,8 @@ def asked_of(run: Run, first_round: int = 0) -> Asked:
     """Gives what a run asks for. O(shards) time; no file is read."""
     engine, strategy = run.engine, run.strategy
     shards = run.pool.shards
+    why = _no_use(run)
+    num_kept = sum(shard.num_rows for shard in shards) if why == "" else 0
     return Asked(
         shard_rows=tuple(shard.num_live for shard in shards),
         shard_bytes=sum(shard.size_bytes for shard in shards),
@@ -112,6 +119,23 @@ def asked_of(run: Run, first_round: int = 0) -> Asked:
         if run.proxy is None
         else max(run.proxy.num_rows, strategy.keep(run.budget) or 0),
         first_round=first_round,
+        rescoring=why,
+        kept_bytes=num_kept * BYTES_A_ROW,
+    )
+
+
+def _no_use(run: Run) -> str | None:
+    """Gives why a rescoring has no use in a run; None: there is none."""
+    if run.rescoring is None:
+        return None
+    strategy, words = run.strategy, run.vocabulary
+    return run.rescoring.no_use(
+        words.kind,
+        len(words.classes),
+        strategy.scorer,
+        strategy.keep(run.budget),
+        run.proxy is not None or strategy.restriction is not None,
+        sum(shard.num_rows for shard in run.pool.shards),
     )
 
 

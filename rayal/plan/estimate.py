@@ -70,7 +70,19 @@ def plan_of(
         num_rounds=end,
         stops=stops,
         spread=measured.score.spread,
-        notes=(*measured.notes, *one.notes),
+        notes=(*measured.notes, *one.notes, *_on_rescoring(asked, measured)),
+    )
+
+
+def _on_rescoring(asked: Asked, measured: Measured) -> Iterator[str]:
+    if asked.rescoring is None:
+        return
+    why = asked.rescoring or measured.no_bound
+    yield (
+        f"rescoring has no use here: {why}"
+        if why
+        else "rescoring is planned as if every pass scored all rows: what it spares depends on how "
+        "much the model changes"
     )
 
 
@@ -234,10 +246,12 @@ def _disk(asked: Asked, measured: Measured, num_rounds: int) -> dict[str, float]
     if num_rounds < 2:
         cold = survivors(asked.shard_rows, asked.keep_cold, at_once)
         slices = cold * _ID_AND_SCORE_BYTES
+    kept = 0 if num_rounds < 2 or measured.no_bound else asked.kept_bytes
     labels, times = asked.num_labels(num_rounds - 1) if num_rounds else 0, measured.labels
     snapshots = sum(asked.num_labels(t) for t in range(num_rounds)) * times.snapshot_bytes
     return {
         "slices of one pass": slices,
+        **({"rescoring": float(kept)} if kept else {}),
         "checkpoints": float(num_rounds * measured.checkpoint_bytes),
         "batches and snapshots": labels * times.batch_bytes + snapshots,
         "ledger": times.ledger_bytes[0] + labels * times.ledger_bytes[1],

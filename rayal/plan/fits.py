@@ -31,8 +31,13 @@ def misfits(plan: Plan, asked: Asked, measured: Measured, machine: Any) -> list[
     """Gives what cannot be, a sentence with numbers each; none: the run fits."""
     found = []
     if plan.disk_bytes > machine.disk_bytes:
+        text = slices_text(asked, measured)
+        (_, slices), *others = plan.disk.items()
+        if slices <= machine.disk_bytes:  # it is not they alone
+            more = [f"{size(num)} of {name}" for name, num in others if num >= 500]
+            text = f"{' + '.join([text, *more])} = {size(plan.disk_bytes)}"
         found.append(
-            f"{slices_text(asked, measured)} on 1 node with {machine.memory_bytes / _GIB:.1f} GiB "
+            f"{text} on 1 node with {machine.memory_bytes / _GIB:.1f} GiB "
             f"memory, and {size(machine.disk_bytes)} are free on the disk of {machine.disk}"
         )
     if plan.memory_bytes > machine.memory_bytes:
@@ -87,6 +92,8 @@ def proposals(
         and fits("strategy=cluster_margin")
     ):
         yield Proposal("strategy=cluster_margin", "margins choose candidates, clusters spread them")
+    if asked.kept_bytes and fits("rescoring=null"):
+        yield Proposal("rescoring=null", "nothing is kept of the rows, every pass scores all")
     if asked.num_workers > 1:
         fewer = largest(1, asked.num_workers, lambda n: fits(f"engine.num_workers={n}"), exact=True)
         if fewer and fewer < asked.num_workers:

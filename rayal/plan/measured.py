@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rayal.engine.rescoring import Rescoring
 from rayal.plan.asked import Run
 from rayal.plan.laws import Law
 from rayal.plan.watch import Memory
@@ -30,6 +31,7 @@ class Parts:
     budget: int
     seed: int
     proxy: Proxy | None = None
+    rescoring: Rescoring | None = None
 
     @property
     def trainers(self) -> tuple[Trainer, ...]:
@@ -58,6 +60,7 @@ class Parts:
             run.budget,
             run.seed,
             run.proxy,
+            run.rescoring,
         )
 
 
@@ -119,4 +122,5 @@ class Measured:
     base: Memory
     peaks: Mapping[str, Mapping[str, Memory]] = field(default_factory=dict)  # stage -> role
     gpu_bytes: int = 0  # the most that torch had on a GPU, in the trial's own process
+    no_bound: str = ""  # why a rescoring has no bound of this model
     notes: tuple[str, ...] = ()  # what is estimated, and why

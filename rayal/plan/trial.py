@@ -19,6 +19,7 @@ import torch
 
 from rayal import copies, preflight
 from rayal.engine.picking import pick
+from rayal.engine.rescoring import head_of
 from rayal.engine.scoring import Pass
 from rayal.engine.survivors import read_report
 from rayal.errors import RayalError
@@ -135,8 +136,17 @@ class Trial:
             base=self.stages.base,
             peaks=self.stages.peaks,
             gpu_bytes=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+            no_bound=self._no_bound(checkpoint),
             notes=tuple(notes),
         )
+
+    def _no_bound(self, checkpoint: Checkpoint) -> str:
+        """Gives why a rescoring has no bound of the model."""
+        parts = self.parts
+        if parts.rescoring is None:
+            return ""
+        head = head_of(parts.predictor, str(self.dir.inside(checkpoint.path)))
+        return parts.rescoring.no_bound(head is not None, len(parts.vocabulary.classes))
 
     def _rehearse(self) -> None:
         parts = self.parts

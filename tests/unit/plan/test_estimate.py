@@ -51,6 +51,27 @@ def test_bytes_and_disk() -> None:
     assert plan.disk_bytes == pytest.approx(left * 48 + 15_000 + 94_000 + 60_000)
 
 
+def test_what_a_rescoring_keeps_is_on_the_disk() -> None:
+    of_a_run = {"rescoring": "", "kept_bytes": 140_000}
+    plan = planned(**of_a_run)
+    assert plan.disk["rescoring"] == 140_000
+    assert plan.disk_bytes == pytest.approx(planned().disk_bytes + 140_000)
+    (note,) = plan.notes
+    assert note.startswith("rescoring is planned as if every pass scored all rows")
+    assert "rescoring" not in planned(**of_a_run, num_rounds=1).disk  # no model scores
+    assert "rescoring" not in planned().disk
+    assert planned().notes == ()
+
+
+def test_a_rescoring_of_no_use_keeps_nothing() -> None:
+    without = replace(MEASURED, no_bound="the model is no linear head")
+    plan = planned(measured=without, rescoring="", kept_bytes=140_000)
+    assert "rescoring" not in plan.disk
+    assert plan.notes == ("rescoring has no use here: the model is no linear head",)
+    plan = planned(rescoring="Entropy states no bound")
+    assert plan.notes == ("rescoring has no use here: Entropy states no bound",)
+
+
 def test_all_rows_are_slices_without_m() -> None:
     assert planned(keep=None).disk["slices of one pass"] == 10_000 * 48
 

@@ -43,6 +43,14 @@ def test_survivors_that_no_disk_holds() -> None:
     assert line.startswith(f"{left:,.0f} survivors of 10,000,000 x (1,024 x 4 + 16 bytes) = ")
 
 
+def test_what_a_rescoring_keeps_may_be_too_much() -> None:
+    asked = replace(ASKED, rescoring="", kept_bytes=14 * 10**9)
+    machine = replace(LARGE, disk_bytes=10**9)
+    (line,) = misfits(planned(asked), asked, MEASURED, machine)
+    assert "184 kB of slices + 14.0 GB of rescoring + 15 kB of checkpoints + " in line
+    assert " = 14.0 GB on 1 node with " in line
+
+
 def test_processes_that_no_memory_holds() -> None:
     asked = replace(ASKED, num_workers=3)
     machine = replace(LARGE, memory_bytes=GIB)
@@ -118,6 +126,9 @@ def test_every_proposal_was_tried(byte_pool: Pool) -> None:
     asked = replace(HUGE, num_workers=6, price_minor=3)
     more = [one.words for one in proposals(asked, WIDE, byte_pool, words, scored, _small)]
     assert more == ["strategy.num_candidates=100", "engine.num_workers=2", "budget=7"]
+    asked = replace(asked, rescoring="", kept_bytes=14, num_workers=0, price_minor=0)
+    (one,) = proposals(asked, WIDE, byte_pool, words, scored, "rescoring=null".__eq__)
+    assert one.words == "rescoring=null"
 
 
 def _small(words: str) -> bool:

@@ -14,7 +14,7 @@ from runs import loop_of
 from rayal.engine.local import LocalEngine
 from rayal.errors import ConfigError, RayalError
 from rayal.plan.apart import apart
-from rayal.plan.asked import asked_of
+from rayal.plan.asked import Asked, asked_of
 from rayal.plan.measured import Measured, Parts
 from rayal.plan.trial import measure
 from rayal.plan.trial_labels import made_up
@@ -162,6 +162,24 @@ def test_what_is_asked_for(class_pool: Pool, tmp_path: Path) -> None:
     assert (asked.num_rows, asked.num_shards) == (class_pool.num_rows, 5)
     assert (asked.num_workers, asked.in_flight, asked.price_minor) == (3, 2, 7)
     assert (asked.keep, asked.selector, asked.scorer) == (100_000, "TopK", "Margin")
+
+
+def test_what_a_rescoring_would_keep(class_pool: Pool, tmp_path: Path) -> None:
+    def asked(*words: str) -> Asked:
+        where = f"pool.path={class_pool.path}", f"run_dir={tmp_path}/run"
+        return asked_of(loop_of(*where, "rescoring=bounded", *words)[0])
+
+    rows = sum(shard.num_rows for shard in class_pool.shards)
+    assert (asked().rescoring, asked().kept_bytes) == ("", 14 * rows)
+    for words, why in (
+        ("strategy=entropy", "Entropy states no bound"),
+        ("proxy=linear", "a proxy chooses the rows"),
+        ("rescoring.max_gib=0.000001", "more than rescoring.max_gib=1e-06"),
+    ):
+        found = asked(words)
+        assert why in str(found.rescoring)
+        assert found.kept_bytes == 0
+    assert "no linear head" in _measured(class_pool, tmp_path, "rescoring=bounded").no_bound
 
 
 def test_memory_of_this_process() -> None:
