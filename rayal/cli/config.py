@@ -33,6 +33,12 @@ SELECT, EMBED = "select", "embed"  # the configurations of commands beside `raya
 OPTIONAL = ("vocabulary", "proxy", "rescoring", "experiment")
 
 
+def without_nulls(words: Sequence[str]) -> list[str]:
+    """Gives overrides in Hydra's words: what is printed as null can be given as null."""
+    nulls = {f"{group}=null": f"~{group}" for group in OPTIONAL}
+    return [nulls.get(word, word) for word in words]
+
+
 def conf_dir() -> Path:
     """Gives the folder of the configuration: at a checkout's top, inside an installed wheel."""
     installed = Path(__file__).resolve().parents[1] / "conf"

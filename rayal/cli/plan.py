@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rayal.cli.config import build, composed, conf_dir
+from rayal.cli.config import build, composed, conf_dir, without_nulls
 from rayal.cli.run import find_modules
 from rayal.cli.source import Source
 from rayal.cli.words import Parser
@@ -88,7 +88,7 @@ class Planning:
 
     def built(self, *more: str) -> tuple[dict[str, Any], Any]:
         """Gives the configuration with more words, and the run that it makes, not begun."""
-        plain, _ = composed([*self.overrides, *more], self.source)
+        plain, _ = composed(without_nulls([*self.overrides, *more]), self.source)
         plain["run_dir"] = plain.get("run_dir") or "runs/plan"
         find_modules(plain)
         check_pool(plain)

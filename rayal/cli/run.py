@@ -21,7 +21,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rayal.cli.config import OPTIONAL, build, check_overrides, conf_dir, resolve
+from rayal.cli.config import build, check_overrides, conf_dir, resolve, without_nulls
 from rayal.cli.explain import line_of, tell
 from rayal.cli.source import Source
 from rayal.cli.sweep import name_part
@@ -73,9 +73,7 @@ def read_words(arguments: Sequence[str]) -> argparse.Namespace:
     for one in ("config_path", "config_dir"):
         if getattr(words, one) is not None:
             setattr(words, one, str(Path(getattr(words, one)).expanduser().absolute()))
-    # What is printed as null can be given as null; Hydra's word for it is another.
-    nulls = {f"{group}=null": f"~{group}" for group in OPTIONAL}
-    words.overrides = [nulls.get(word, word) for word in words.overrides]
+    words.overrides = without_nulls(words.overrides)
     return words
 
 

@@ -80,6 +80,11 @@ def test_a_pool_that_is_not_there_is_to_be_made_first(doors: Doors) -> None:
     assert not (doors.folder / "p").exists()
 
 
+def test_null_chooses_nothing_as_for_a_run(doors: Doors, class_pool: Pool) -> None:
+    words = small(class_pool, "r", "rescoring=bounded", "rescoring=null", "proxy=null")
+    assert "rescoring" not in doors("plan", *words).done().out
+
+
 def test_bad_words_are_refused_as_by_a_run(doors: Doors, class_pool: Pool) -> None:
     words = small(class_pool, "r")
     for wrong in (["budgte=5"], ["strategy=margni"], ["pool.path=gone"], ["strategy=badge,margin"]):
