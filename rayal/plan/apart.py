@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rayal.errors import RayalError
+from rayal.models.explain import cause_of
 
 _ENTRY = "import sys; from rayal.plan.apart import serve; serve(*sys.argv[1:])"
 _PATIENCE_S = 540.0
@@ -26,12 +27,20 @@ def apart(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     answer to the end of that process: to put away what it imported takes its time.
 
     Raises:
-        RayalError: the function raised it; or the process died, failed or took too long, with its
-            last line.
+        RayalError: the function raised it, or something else, with its first line; or the process
+            died or took too long; or an argument cannot travel to it.
     """
+    try:
+        call = pickle.dumps((function, arguments))
+    except Exception as error:  # a class of the user's may raise anything
+        raise RayalError(
+            f"a part of this run cannot be taken to the process of the plan's trial "
+            f"({cause_of(error)}); let it make what cannot be pickled when it is first needed, or "
+            "run without a plan"
+        ) from error
     with tempfile.TemporaryDirectory(prefix="rayal-plan-") as name:
         folder = Path(name)
-        (folder / "call.pkl").write_bytes(pickle.dumps((function, arguments)))
+        (folder / "call.pkl").write_bytes(call)
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
@@ -77,6 +86,8 @@ def serve(folder_name: str) -> None:
         found: Any = function(*arguments)
     except RayalError as error:
         found = error
+    except Exception as error:
+        found = RayalError(f"the plan's trial failed: {cause_of(error)}")
     temporary = folder / ".tmp-answer"
     temporary.write_bytes(pickle.dumps(found))
     temporary.rename(folder / "answer.pkl")

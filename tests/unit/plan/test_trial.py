@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -146,11 +148,21 @@ def test_in_a_process_of_its_own(class_pool: Pool, tmp_path: Path) -> None:
         apart(measure, broken, str(tmp_path / "trial"), 0.1)
 
 
-def test_a_process_that_fails_says_its_last_line() -> None:
-    with pytest.raises(
-        RayalError, match=r"exit code 1: ZeroDivisionError: .*; start without a plan"
-    ):
+def test_what_the_process_raises_is_one_line() -> None:
+    with pytest.raises(RayalError, match=r"^the plan's trial failed: ZeroDivisionError: .*$"):
         apart(divmod, 1, 0)
+    with pytest.raises(RayalError, match=r"^the plan's trial failed: TypeError: .*$"):
+        apart(setattr, None, "a\nb", "a\nb", "c")
+
+
+def test_a_process_that_dies_is_said_to() -> None:
+    with pytest.raises(RayalError, match=r"exit code 3: it said nothing; start without a plan"):
+        apart(os._exit, 3)
+
+
+def test_what_cannot_be_taken_to_the_process_is_said() -> None:
+    with pytest.raises(RayalError, match=r"a part of this run cannot be taken .*\(TypeError: "):
+        apart(print, threading.Lock())
 
 
 def test_what_is_asked_for(class_pool: Pool, tmp_path: Path) -> None:
