@@ -3,7 +3,8 @@
 `rayal plan experiment=digits strategy=margin budget=100` takes what `rayal run` takes.
 A few real rows go through the run's own parts, by the clock: model, trainer, scorer, selector and
 engine; the pool must be there (`rayal ingest`). Labels of the trial are made up, nothing is ordered
-but from an oracle, and the run's folder stays as it is. Exit code 1: the run cannot fit, with the
+but from an oracle, and the run's folder stays as it is: a run that has begun is planned from its
+next round on. Exit code 1: the run cannot fit, with the
 arithmetic, and with the nearest that can as words to add.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rayal.cli.config import build, composed, conf_dir, without_nulls
-from rayal.cli.run import find_modules
+from rayal.cli.run import find_modules, num_finished
 from rayal.cli.source import Source
 from rayal.cli.words import Parser
 from rayal.errors import ConfigError, RayalError
@@ -65,14 +66,22 @@ class Planning:
     def __init__(self, overrides: Sequence[str], source: Source) -> None:
         self.overrides, self.source = list(overrides), source
         self.here: Here | None = None
+        self.first_round = 0  # of a run that has begun: those before it are done
 
     def plan(self) -> tuple[Asked, Plan]:
         """Gives what is asked for, and its plan.
 
         Raises:
-            ConfigError: as `rayal run`; or there is no pool yet, or the run cannot fit.
+            ConfigError: as `rayal run`; or there is no pool yet, no round is left, or the run
+                cannot fit.
         """
         self.plain, self.run = self.built()
+        self.first_round = num_finished(self.run)
+        if self.first_round >= self.run.num_rounds:
+            raise ConfigError(
+                f"no round of {self.run.dir} is left to plan (num_rounds={self.run.num_rounds}, "
+                f"{self.first_round} done); give a larger num_rounds, or another run_dir"
+            )
         here = here_now()
         start_s = time.monotonic()
         self.machine: Machine = machine_of(self.run.dir.path)
@@ -83,7 +92,8 @@ class Planning:
         self.here, self.measured = here, measured
         asked, plan = self.planned(self.run, measured)
         self._check(asked, plan)
-        notes = (*plan.notes, *self.sooner(asked, plan))
+        done = [f"rounds before round {self.first_round} are done, and not in here"]
+        notes = (*plan.notes, *self.sooner(asked, plan), *(done if self.first_round else ()))
         return asked, replace(plan, notes=notes, took_s=time.monotonic() - start_s)
 
     def built(self, *more: str) -> tuple[dict[str, Any], Any]:
@@ -97,7 +107,7 @@ class Planning:
     def planned(self, run: Any, measured: Measured) -> tuple[Asked, Plan]:
         """Gives the plan of a run from what was measured."""
         assert self.here is not None
-        asked = asked_of(run)
+        asked = asked_of(run, self.first_round)
         parts = run.strategy.selector, Parts.of(run).trainers, run.stopping
         return asked, plan_of(asked, measured, self.here, *parts)
 

@@ -117,7 +117,7 @@ def foretell(run: Any, how: Any) -> None:
     if how not in ("short", True):
         raise ConfigError(f"plan is {how}, expected short or off; correct plan=...")
     try:
-        lines = brief(run, _num_finished(run))
+        lines = brief(run, num_finished(run))
     except Exception as error:  # whatever it is, the run will say it itself, if it meets it
         said = line_of(error) or f"{type(error).__name__}: {error}"
         lines = [f"plan: none could be made ({said}); plan=off leaves it out"]
@@ -125,7 +125,7 @@ def foretell(run: Any, how: Any) -> None:
         Reporter().say(line)
 
 
-def _num_finished(run: Any) -> int:
+def num_finished(run: Any) -> int:
     """Gives how many rounds of a run are done."""
     if not run.dir.has_run:
         return 0

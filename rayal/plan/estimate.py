@@ -60,13 +60,12 @@ def plan_of(
     phases = (one.start(), *(phase for some in kept for phase in some))
     last = asked.num_labels(end - 1) if end else 0
     before = asked.num_labels(asked.first_round - 1) if asked.first_round else 0
+    tests = 0 if asked.first_round else asked.test_budget  # they are ordered before round 0
     return Plan(
         phases=phases,
         processes=tuple(processes_of(asked, measured, here.memory, one.held_bytes())),
         disk=_disk(asked, measured, end),
-        labels=Labels(
-            asked.budget, last - before, asked.test_budget, asked.price_minor, asked.currency
-        ),
+        labels=Labels(asked.budget, last - before, tests, asked.price_minor, asked.currency),
         num_rounds=end,
         stops=stops,
         spread=measured.score.spread,

@@ -80,6 +80,20 @@ def test_a_pool_that_is_not_there_is_to_be_made_first(doors: Doors) -> None:
     assert not (doors.folder / "p").exists()
 
 
+def test_a_run_that_has_begun_is_planned_from_there(doors: Doors, class_pool: Pool) -> None:
+    doors.run(class_pool, "r", "plan=off", "num_rounds=1").done()
+    before = contents(doors.folder / "r")
+    words = small(class_pool, "r", "num_rounds=3", "labeler.price_minor=25")
+    found = json.loads(doors("plan", "--json", *words).done().out)
+    assert {phase["round"] for phase in found["phases"]} == {-1, 1, 2}
+    assert found["labels"]["amount_minor"] == 2 * 20 * 25
+    assert found["notes"][-1] == "rounds before round 1 are done, and not in here"
+    doors("plan", *words, "num_rounds=1").refused(
+        "is left to plan (num_rounds=1, 1 done)", "give a larger num_rounds, or another run_dir"
+    )
+    assert contents(doors.folder / "r") == before
+
+
 def test_null_chooses_nothing_as_for_a_run(doors: Doors, class_pool: Pool) -> None:
     words = small(class_pool, "r", "rescoring=bounded", "rescoring=null", "proxy=null")
     assert "rescoring" not in doors("plan", *words).done().out
