@@ -58,6 +58,7 @@ class Asked:
     test_budget: int
     proxy_rows: int | None = None  # that a proxy lets through to the model; None: all
     first_round: int = 0  # rounds before it are done
+    on_cluster: bool = False  # scorers and ranks are not on this machine, or not all of them
     rescoring: str | None = None  # why one has no use here, whatever the model; "": it may have
     kept_bytes: int = 0  # what it keeps of all rows on disk, if the model has a bound
 
@@ -119,6 +120,7 @@ def asked_of(run: Run, first_round: int = 0) -> Asked:
         if run.proxy is None
         else max(run.proxy.num_rows, strategy.keep(run.budget) or 0),
         first_round=first_round,
+        on_cluster=getattr(engine, "address", "local") != "local",
         rescoring=why,
         kept_bytes=num_kept * BYTES_A_ROW,
     )

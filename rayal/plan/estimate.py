@@ -69,8 +69,13 @@ def plan_of(
         num_rounds=end,
         stops=stops,
         spread=measured.score.spread,
-        notes=(*measured.notes, *one.notes, *_on_rescoring(asked, measured)),
+        notes=(*measured.notes, *one.notes, *_on_rescoring(asked, measured), *_on_cluster(asked)),
     )
+
+
+def _on_cluster(asked: Asked) -> Iterator[str]:
+    if asked.on_cluster:
+        yield "of a cluster only this machine is seen: memory and CPU-hours elsewhere are not in"
 
 
 def _on_rescoring(asked: Asked, measured: Measured) -> Iterator[str]:
@@ -138,7 +143,8 @@ class _Rounds:
         cpu_s = law.cpu(asked.num_shards, asked.num_rows)
         workers = max(1, asked.num_workers)
         if workers > measured.num_workers:
-            cores = max(1.0, min(workers, self.here.num_cores))
+            here = workers if asked.on_cluster else self.here.num_cores
+            cores = max(1.0, min(workers, here))
             wall_s = max(wall_s * measured.num_workers / workers, cpu_s / cores)
         # The last shards keep some workers waiting.
         wall_s *= -(-asked.num_shards // workers) * workers / max(1, asked.num_shards)

@@ -12,6 +12,7 @@ from rayal.plan.measured import Measured
 from rayal.plan.phases import Plan
 from rayal.plan.show import size
 from rayal.plan.survive import survivors
+from rayal.plan.watch import DRIVER
 from rayal.pool import Pool
 from rayal.types import Vocabulary
 
@@ -40,12 +41,14 @@ def misfits(plan: Plan, asked: Asked, measured: Measured, machine: Any) -> list[
             f"{text} on 1 node with {machine.memory_bytes / _GIB:.1f} GiB "
             f"memory, and {size(machine.disk_bytes)} are free on the disk of {machine.disk}"
         )
-    if plan.memory_bytes > machine.memory_bytes:
+    here = [one for one in plan.processes if one.role == DRIVER or not asked.on_cluster]
+    needed_bytes = sum(one.number * one.peak_bytes for one in here)
+    if needed_bytes > machine.memory_bytes:
         parts = " + ".join(
-            f"{one.number} x {one.role} {one.peak_bytes / _GIB:.2f} GiB" for one in plan.processes
+            f"{one.number} x {one.role} {one.peak_bytes / _GIB:.2f} GiB" for one in here
         )
         found.append(
-            f"{parts} = {plan.memory_bytes / _GIB:.1f} GiB of memory, and this machine gives "
+            f"{parts} = {needed_bytes / _GIB:.1f} GiB of memory, and this machine gives "
             f"{machine.memory_bytes / _GIB:.1f} GiB"
         )
     if plan.num_rounds <= asked.first_round and plan.stops:

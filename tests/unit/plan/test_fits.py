@@ -60,6 +60,18 @@ def test_processes_that_no_memory_holds() -> None:
     ]
 
 
+def test_workers_of_a_cluster_need_no_memory_here() -> None:
+    asked = replace(ASKED, num_workers=64, on_cluster=True)
+    machine = replace(LARGE, memory_bytes=GIB)
+    plan = planned(asked)
+    assert plan.memory_bytes > 16 * GIB
+    assert misfits(plan, asked, MEASURED, machine) == []
+    assert plan.notes[-1].startswith("of a cluster only this machine is seen")
+    (line,) = misfits(plan, asked, MEASURED, replace(machine, memory_bytes=GIB // 4))
+    assert line.startswith("1 x driver 0.")
+    assert "scorer" not in line
+
+
 def test_money_for_no_round() -> None:
     plan = planned(price_minor=5, stopping=MaxAmount(400))
     (line,) = misfits(plan, ASKED, MEASURED, LARGE)

@@ -173,6 +173,9 @@ def test_what_is_asked_for(class_pool: Pool, tmp_path: Path) -> None:
     asked = asked_of(run)
     assert (asked.num_rows, asked.num_shards) == (class_pool.num_rows, 5)
     assert (asked.num_workers, asked.in_flight, asked.price_minor) == (3, 2, 7)
+    assert not asked.on_cluster
+    run.engine.address = "head:6379"
+    assert asked_of(run).on_cluster
     assert (asked.keep, asked.selector, asked.scorer) == (100_000, "TopK", "Margin")
 
 
