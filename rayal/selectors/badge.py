@@ -11,7 +11,7 @@ import numpy as np
 from rayal.errors import ConfigError
 from rayal.keys import Keys
 from rayal.selectors.arguments import check_counts
-from rayal.selectors.d_squared import Drawn, First
+from rayal.selectors.d_squared import Drawn, First, work_of_draws
 from rayal.selectors.draws import draw_batch
 from rayal.selectors.gradients import Gradients, SparseGradients, left_out, top_errors
 from rayal.selectors.grid import AFTER_FIT, Grid, fit
@@ -19,7 +19,7 @@ from rayal.selectors.lazy import TAKEN
 from rayal.selectors.limits import Limits
 from rayal.selectors.space import blocks
 from rayal.selectors.within import needs_within
-from rayal.types import Candidates, Float64s, Needs, Picks, Slice, top_of_probs
+from rayal.types import Candidates, Float64s, Needs, Picks, Slice, Work, top_of_probs
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class Badge:
                 f"Badge.multilabel is {self.multilabel!r}, expected true or false; leave it out, "
                 "so that it follows the labels"
             )
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work, see `work_of_draws`. Rows are read where they lie."""
+        return work_of_draws(num_candidates, budget, width, 0.0)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

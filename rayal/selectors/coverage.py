@@ -26,7 +26,7 @@ from rayal.selectors.within import (
     retake,
     room_for,
 )
-from rayal.types import Candidates, Float64s, Ids, Needs, Picks, Slice
+from rayal.types import Candidates, Float64s, Ids, Needs, Picks, Slice, Work
 
 _QUANTILE = 0.05  # of squared distances between references: the default length
 _LOOKED_AT = 1_024  # references whose distances tell the default length
@@ -93,6 +93,12 @@ class Coverage:
     def needs(self) -> Needs:
         """The feature whose distances count, and what the limits must know."""
         return needs_within(self.limits, self.feature)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work: multiplications of M R kernels, and a look at the pool for each pick.
+        Codes of all rows stay with their norms, and 16 bytes a row."""
+        products = float(num_candidates) * min(self.num_references, num_candidates) * width
+        return Work(products, budget, num_candidates * (width + 20.0))
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -9,14 +9,14 @@ import numpy as np
 
 from rayal.keys import Keys, Stream
 from rayal.selectors.arguments import check_feature, check_precision
-from rayal.selectors.d_squared import Drawn, First
+from rayal.selectors.d_squared import Drawn, First, work_of_draws
 from rayal.selectors.draws import draw_batch
 from rayal.selectors.farthest import Precision, fit_space
 from rayal.selectors.lazy import TAKEN
 from rayal.selectors.limits import Limits
 from rayal.selectors.space import sample_of
 from rayal.selectors.within import needs_within
-from rayal.types import Candidates, Needs, Picks, Slice
+from rayal.types import Candidates, Needs, Picks, Slice, Work
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class KMeansPP:
     def needs(self) -> Needs:
         """The feature whose distances count, and what the limits must know."""
         return needs_within(self.limits, self.feature)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work, see `work_of_draws`. Codes of all rows stay, and their norms."""
+        return work_of_draws(num_candidates, budget, width, width + 4.0)
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -24,7 +24,7 @@ from rayal.selectors.farthest import (
 )
 from rayal.selectors.picked import Picked, to_picks
 from rayal.selectors.space import BLOCK_CENTERS, Int64s, Payload, sample_of
-from rayal.types import NO_ID, Candidates, Ids, Kind, Needs, Picks
+from rayal.types import NO_ID, Candidates, Ids, Kind, Needs, Picks, Work
 
 _WATCHED = 8  # clusters: the next largest is mostly among them, or it is asked for
 
@@ -80,6 +80,12 @@ class LCMD:
     def needs(self) -> Needs:
         """The feature whose distances count."""
         return (self.feature,)
+
+    def work(self, num_candidates: int, budget: int, width: int) -> Work:
+        """Gives its work at most: multiplications of M B distances, as on isotropic rows. Codes of
+        all rows stay with their norms, and 32 bytes a row."""
+        products = float(num_candidates) * budget * width
+        return Work(products, budget, num_candidates * (width + 36.0))
 
     def select(
         self, candidates: Candidates, labelled: Candidates, budget: int, keys: Keys

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from runs import loop_of
 
+from rayal.engine.survivors import ListedCandidates
+from rayal.keys import Keys
 from rayal.selectors.badge import Badge
 from rayal.selectors.cluster_margin import ClusterMargin
+from rayal.selectors.coverage import Coverage
 from rayal.selectors.k_center import KCenter
 from rayal.selectors.kmeans import KMeans
+from rayal.selectors.kmeans_pp import KMeansPP
+from rayal.selectors.lcmd import LCMD
+from rayal.selectors.log_det import LogDet
 from rayal.selectors.pairwise import Pairwise
 from rayal.selectors.top_k import TopK
-from rayal.types import Costed, CostedTrainer
+from rayal.types import Costed, CostedTrainer, Slice
 
 M, B, D = 50_000, 500, 32
 
@@ -28,6 +38,10 @@ M, B, D = 50_000, 500, 32
         # K clusters of 64 rows, ten times; then M assignments.
         (ClusterMargin(), lambda m, b, d: (m + 10 * min(m, 64 * b)) * b * d),
         (KMeans(), lambda m, b, d: (m + 10 * min(m, 64 * b)) * b * d),
+        (KMeansPP(), lambda m, b, d: (100 * m + b * b) * d),
+        (Badge(), lambda m, b, d: (100 * m + b * b) * d),
+        (LCMD(), lambda m, b, d: m * b * d),
+        (Coverage(num_references=300), lambda m, b, d: m * 300 * d),
         (ClusterMargin(num_clusters=7), lambda m, b, d: (m + 10 * 64 * 7) * 7 * d),
     ],
     ids=lambda one: type(one).__name__ if not callable(one) else "",
@@ -39,8 +53,35 @@ def test_selectors_state_their_work(part: Costed, amount: Callable[..., float]) 
         assert part.work(*sizes).steps >= 1
 
 
+@pytest.mark.parametrize("part", [KMeansPP(), Badge(), LCMD(), Coverage()])
+def test_what_a_selection_holds_is_what_it_states(part: Any) -> None:
+    # As many bytes more as 15,000 rows more leave in the slices; what is held once falls out.
+    sizes = (5_000, 20_000)
+    _, small, large = (_held_bytes(part, number) for number in (100, *sizes))  # first: imports
+    stated = [part.work(number, 50, D).held_bytes for number in sizes]
+    assert large - small == pytest.approx(stated[1] - stated[0], rel=0.1)
+
+
+def _held_bytes(part: Any, num_rows: int) -> int:
+    draws = np.random.default_rng(0)
+    probs_NC = draws.dirichlet(np.ones(4), num_rows).astype(np.float32)
+    features = {"embeds": draws.normal(size=(num_rows, D)).astype(np.float32), "probs": probs_NC}
+    slices = [Slice(0, np.arange(num_rows), np.zeros(num_rows), features)]
+    told = {"label": np.zeros(9), "pending": np.zeros(9, bool)}
+    some = {name: array[:9] for name, array in features.items()} | told
+    labelled = ListedCandidates([Slice(0, 10**6 + np.arange(9), np.zeros(9), some)])
+    candidates = ListedCandidates(slices)
+    tracemalloc.start()
+    try:
+        part.select(candidates, labelled, 50, Keys(0, 1))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_selector_that_states_nothing() -> None:
-    assert not isinstance(Badge(), Costed)
+    assert not isinstance(LogDet(), Costed)
 
 
 @pytest.mark.parametrize(
