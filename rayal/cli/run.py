@@ -26,9 +26,9 @@ from rayal.cli.explain import line_of, tell
 from rayal.cli.source import Source
 from rayal.cli.sweep import name_part
 from rayal.cli.words import Parser
-from rayal.errors import ConfigError
+from rayal.errors import ConfigError, LedgerError
 from rayal.history import History
-from rayal.ledger import Ledger
+from rayal.ledger import Ledger, without_password
 from rayal.plan.brief import brief
 from rayal.progress import Reporter
 from rayal.rundir import RunDir
@@ -129,8 +129,13 @@ def num_finished(run: Any) -> int:
     """Gives how many rounds of a run are done."""
     if not run.dir.has_run:
         return 0
-    with Ledger.open(run.ledger_url, run.dir.read_id(), writer=False) as ledger:
-        return History(ledger, run.dir, run.vocabulary).num_finished()
+    try:
+        with Ledger.open(run.ledger_url, run.dir.read_id(), writer=False) as ledger:
+            return History(ledger, run.dir, run.vocabulary).num_finished()
+    except LedgerError:
+        if run.dir.has_begun(without_password(run.ledger_url)):
+            raise
+        return 0  # it ended before it had a ledger, and will begin
 
 
 def find_modules(plain: dict[str, Any]) -> None:

@@ -94,6 +94,13 @@ def test_a_run_that_has_begun_is_planned_from_there(doors: Doors, class_pool: Po
     assert contents(doors.folder / "r") == before
 
 
+def test_a_run_that_ended_before_it_had_a_ledger_is_planned(doors: Doors, class_pool: Pool) -> None:
+    (doors.folder / "r").mkdir()
+    (doors.folder / "r" / "run.json").write_text('{"run_id": "abc"}')
+    assert "40 in all" in doors("plan", *small(class_pool, "r")).done().out
+    doors.run(class_pool, "r", "plan=off").done()
+
+
 def test_null_chooses_nothing_as_for_a_run(doors: Doors, class_pool: Pool) -> None:
     words = small(class_pool, "r", "rescoring=bounded", "rescoring=null", "proxy=null")
     assert "rescoring" not in doors("plan", *words).done().out
