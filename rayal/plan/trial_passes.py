@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,8 @@ from rayal.strategy import Strategy
 from rayal.types import Checkpoint, Slice
 
 _GROUPS = 3  # of shards, measured apart, so that their spread is seen
-_MOST_BYTES = 1 << 29  # of survivors in the trial's folder, whatever their features
+_MOST_BYTES = 1 << 29  # of survivors of a pass in the trial's folder, whatever their features
+_SHARE_OF_DISK = 8  # or so little of what is free: a run that its disk is too small for is planned
 _NOTHING = Law((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 
@@ -148,7 +150,9 @@ class Passes:
 
     def most_rows(self) -> int:
         """Gives how many rows may survive at a time in the trial's folder."""
-        return int(_MOST_BYTES / (16 + sum(size for _, size in self.widths.values())))
+        most = min(_MOST_BYTES, shutil.disk_usage(self.dir.path).free // _SHARE_OF_DISK)
+        rows = int(most / (16 + sum(size for _, size in self.widths.values())))
+        return max(self.parts.predictor.batch_rows, rows)
 
     def rows_of_a_shard(self) -> int:
         """Gives how many rows a shard has, about."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,10 +20,13 @@ from rayal.errors import ConfigError, RayalError
 from rayal.plan.apart import apart
 from rayal.plan.asked import Asked, asked_of
 from rayal.plan.measured import Measured, Parts
+from rayal.plan.stages import Stages
 from rayal.plan.trial import measure
 from rayal.plan.trial_labels import made_up
+from rayal.plan.trial_passes import Passes
 from rayal.plan.watch import memory_of
 from rayal.pool import Pool
+from rayal.rundir import RunDir
 from rayal.types import Vocabulary
 
 
@@ -146,6 +151,15 @@ def test_in_a_process_of_its_own(class_pool: Pool, tmp_path: Path) -> None:
     broken = replace(_parts(class_pool, tmp_path), engine=_Broken())
     with pytest.raises(ConfigError, match="no engine today; try tomorrow"):
         apart(measure, broken, str(tmp_path / "trial"), 0.1)
+
+
+def test_a_trial_takes_little_of_a_small_disk(
+    class_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = Passes(_parts(class_pool, tmp_path), RunDir(str(tmp_path)), Stages())
+    for free, rows in ((10**15, 2**29 // 16), (8 * 16_000, 1_000), (0, 64)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert passes.most_rows() == rows
 
 
 def test_what_the_process_raises_is_one_line() -> None:
