@@ -157,7 +157,7 @@ def test_a_budget_larger_than_the_pool(doors: Doors, class_pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("s3://bucket/run", "the store http://127.0.0.1:9 cannot be reached"),
+        ("s3://bucket/run", "the store at http://127.0.0.1:9 cannot be reached"),
         ("hdfs://host/run", "hdfs://host cannot be opened"),
         ("nosuch://host/run", "nosuch://host: neither pyarrow nor fsspec can open it"),
     ],
