@@ -1,0 +1,26 @@
+"""Majority: every answer counts alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rayal.consensus.answers import Agreed, Answers
+
+
+@dataclass(frozen=True)
+class Majority:
+    """The class that most answers name, of equals the first of the vocabulary. A class's
+    probability is its share of the answers. O(A)."""
+
+    def agree(self, answers: Answers) -> Agreed:
+        """Gives the label of every sample; an annotator's accuracy is its agreement with them."""
+        votes_P = answers.num_votes_P
+        share_P = votes_P / answers.sum_by_row(votes_P)[answers.row_P]
+        known_P = answers.truth_L[answers.row_P]
+        share_P = np.where(known_P >= 0, known_P == answers.said_P, share_P)
+        num_W = answers.num_said_W
+        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A], minlength=len(num_W))
+        prior_C = np.full(answers.num_classes, 1.0 / answers.num_classes)
+        return Agreed(answers, share_P, prior_C, right_W / np.maximum(num_W, 1.0))
