@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from rayal.consensus import agree
+from rayal.consensus import Consensus, Decided
 from rayal.engine.survivors import Taken
 from rayal.errors import LedgerError
 from rayal.ledger import Ledger
@@ -22,6 +22,7 @@ class History:
     ledger: Ledger
     dir: RunDir
     vocabulary: Vocabulary
+    consensus: Consensus = field(default_factory=Consensus)
 
     def has(self, t: int, step: str) -> bool:
         """Whether a step of round t is recorded."""
@@ -85,11 +86,12 @@ class History:
 
     def labels(self, before: int, start: int = 0) -> dict[int, Label]:
         """Gives the label of every answered row of those rounds; refusals are left out."""
-        answers: dict[int, list[Label]] = {}
-        for stored in self.ledger.labels():
-            if start <= stored.round < before and stored.event.value is not None:
-                answers.setdefault(stored.event.sample_id, []).append(stored.event.value)
-        return {i: agree(values, self.vocabulary.kind) for i, values in answers.items()}
+        return self.decided(before, start).labels
+
+    def decided(self, before: int, start: int = 0) -> Decided:
+        """Gives what was made of the answers of those rounds: labels, weights, annotators."""
+        stored = (one for one in self.ledger.labels() if start <= one.round < before)
+        return self.consensus.decide([one.event for one in stored], self.vocabulary)
 
     def unseen(self, before: int) -> str | None:
         """Gives a line about the classes that no label of those rounds shows, or None."""

@@ -7,21 +7,22 @@ same command after a crash, a wait or a reboot goes on where the run stood.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rayal import metrics, ordering, preflight
+from rayal import metrics, preflight
 from rayal.choosing import Asked, Chooser
+from rayal.consensus import Consensus
 from rayal.engine.rescoring import Rescoring
 from rayal.engine.scoring import Engine, Fitting, Pass, Testing
 from rayal.engine.worker import has_undecodable
-from rayal.errors import LabelError, RayalError
+from rayal.errors import RayalError
 from rayal.history import History
 from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
+from rayal.labelling import Labelling
 from rayal.ledger import Ledger, without_password
 from rayal.models.explain import cause_of
 from rayal.pool import Pool
@@ -35,7 +36,6 @@ from rayal.types import (
     Batch,
     Checkpoint,
     Labeler,
-    Order,
     Picks,
     Predictor,
     Progress,
@@ -78,6 +78,7 @@ class Loop:
         test_budget: int = 0,
         proxy: Proxy | None = None,
         rescoring: Rescoring | None = None,
+        consensus: Consensus | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -89,6 +90,7 @@ class Loop:
         self.begin_from = begin_from
         self.test_labels, self.test_budget = test_labels, test_budget
         self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
+        self.consensus = consensus or Consensus()
         self.exam: Snapshot | None = None  # test labels that the pool does not hold
         self.dir = RunDir(run_dir)
         self.ledger_url = ledger_url or self.dir.ledger_url
@@ -127,7 +129,7 @@ class Loop:
         with Ledger.open(self.ledger_url, self.dir.claim(), writer=True) as self.ledger:
             if has_begun:
                 self.ledger.run()  # refuses to begin again beside a ledger that is elsewhere
-            self.past = History(self.ledger, self.dir, self.vocabulary)
+            self.past = History(self.ledger, self.dir, self.vocabulary, self.consensus)
             recorded = self.ledger.run().config if self.ledger.events() else None
             self.pool, facts = preflight.as_begun(self.pool, recorded, self.vocabulary)
             facts |= preflight.facts_of(self.rescoring)
@@ -135,6 +137,18 @@ class Loop:
             known = {key: value for key, value in config.items() if (key, value) != ("proxy", None)}
             config = {**known, **facts, "ledger_url": place}
             self.name = name_of(config)
+            self.labelling = Labelling(
+                self.ledger,
+                self.labeler,
+                self.name,
+                self.past,
+                self.pool,
+                self._columns(),
+                self.clock,
+                self.progress,
+                self.poll_s,
+                self.poll_for_s,
+            )
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self.dir.note_ledger(place)
             if self.begin_from is not None:
@@ -169,8 +183,8 @@ class Loop:
         proxies: tuple[Checkpoint, ...] = ()  # of the last round; none without a proxy
         for t in self.rounds():
             batch = once(t, "selected", self.pick, t, checkpoint, *proxies)
-            once(t, "ordered", self.order, t, batch)
-            snapshot = self.await_labels(t, batch)
+            once(t, "ordered", self.labelling.order, t, batch)
+            snapshot = self.labelling.wait(t, batch)
             if snapshot is None:
                 return "waiting"
             checkpoint = once(t, "trained", self.fit, t, snapshot, checkpoint)
@@ -256,48 +270,6 @@ class Loop:
         )
         return self.chooser.choose(self.pool, asked)
 
-    def order(self, t: int, batch: Batch) -> Order:
-        """Places the batch with the labeler, chunk by chunk, each at most once."""
-        return ordering.place(self.ledger, self.labeler, self.name, t, self.dir.read(batch))
-
-    def await_labels(self, t: int, batch: Batch) -> Snapshot | None:
-        """Gives the round's snapshot; None when labels are missing and polling is off or over."""
-        deadline = time.monotonic() + (self.poll_for_s if self.poll_s is not None else 0.0)
-        while True:
-            snapshot = self.ledger.once(t, "labelled", self.collect, t)
-            if snapshot is not None:
-                return snapshot
-            missing = self.past.missing(t)
-            what = "the test split" if t == TEST else f"round {t}"
-            waiting = f"{missing} of {batch.num_rows} labels of {what}"
-            self.ledger.set_state("waiting", waiting_for=waiting)
-            if self.poll_s is None or time.monotonic() > deadline:
-                self.progress.say(f"waiting for {waiting}; the same command again goes on")
-                return None
-            time.sleep(self.poll_s)
-
-    def collect(self, t: int) -> Snapshot | None:
-        """Drains the round's job into label events; gives a snapshot once every row is answered."""
-        with self.clock("label"):
-            order = self.past.record(t, "ordered")
-            ordering.drain(self.ledger, self.labeler, t, order, self.vocabulary)
-            if self.past.missing(t):
-                return None
-            if refused := self.past.num_refused(t):
-                self.progress.say(f"{refused} of {order.num_rows} rows of round {t} were refused")
-            ordering.drain_earlier(self.ledger, self.labeler, t, self.vocabulary)
-        snapshot = self.dir.write_snapshot(
-            t,
-            self.pool.newest().living(self.past.labels(t + 1, start=min(t, 0))),
-            self.past.batches(t + 1, start=min(t, 0)),
-            self._columns(),
-            self.vocabulary,
-        )
-        if snapshot.num_rows == 0:
-            raise LabelError(f"round {t}: every answer is a refusal; there is nothing to train on")
-        self._note_seconds()
-        return snapshot
-
     def know_test_labels(self) -> bool:
         """Reads or orders the labels of the test split where the pool has none; False: not all
         of an order have come yet."""
@@ -309,8 +281,8 @@ class Loop:
         elif self.test_budget:
             preflight.check_test_order(self.stopping, self.test_budget, self.labeler.price_minor)
             batch = once(TEST, "selected", self.pick_test, self.test_budget)
-            once(TEST, "ordered", self.order, TEST, batch)
-            self.exam = self.await_labels(TEST, batch)
+            once(TEST, "ordered", self.labelling.order, TEST, batch)
+            self.exam = self.labelling.wait(TEST, batch)
             return self.exam is not None
         return True
 

@@ -195,6 +195,7 @@ class RunDir:
         self,
         t: int,
         labels: Mapping[int, Label],
+        weights: Mapping[int, float],
         batches: Sequence[Batch],
         columns: Sequence[str],
         vocabulary: Vocabulary,
@@ -209,7 +210,8 @@ class RunDir:
             values = [labels[int(sample_id)] for sample_id in ids[known]]
             rows = rows.append_column("label", label_array(values, vocabulary))
             rows = rows.append_column("round", pa.array(np.full(len(values), round_of)))
-            parts.append(rows.append_column("weight", pa.array(np.ones(len(values)))))
+            counts = [weights[int(sample_id)] for sample_id in ids[known]]
+            parts.append(rows.append_column("weight", pa.array(counts, pa.float64())))
         table = pa.concat_tables(parts).sort_by("sample_id")
         path = self.round(t) / "snapshot.parquet"
         return Snapshot(self.relative(path), _write(path, table), table.num_rows)

@@ -9,7 +9,7 @@ from typing import Any
 from rayal.cli.opening import open_run
 from rayal.cli.words import Parser
 from rayal.currency import format_money
-from rayal.report.summary import summary
+from rayal.report.summary import annotators, summary
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -20,19 +20,42 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--digest", action="store_true", help="a hash of all events without times, attempts, hosts"
     )
+    parser.add_argument(
+        "--annotators", action="store_true", help="how good each is, by the labels agreed on"
+    )
     parser.add_argument("--ledger-url", help="where the ledger is not in RUN_DIR")
     words = parser.parse_args(arguments)
     with open_run(words.run_dir, words.ledger_url) as (ledger, _):
         stands = summary(ledger)
         if words.digest:
             stands["digest"] = ledger.digest()
+        if words.annotators:
+            stands["annotators"] = annotators(ledger)
     if words.json:
         print(json.dumps(stands))
+    elif words.annotators:
+        print("\n".join(_of_annotators(stands["annotators"])))
     elif words.digest:
         print(stands["digest"])
     else:
         print("\n".join(_lines(stands)))
     return 0
+
+
+def _of_annotators(noted: dict[str, Any] | None) -> list[str]:
+    if noted is None:
+        return ["no sample has two answers yet, so annotators cannot be compared"]
+    agree = "not defined" if noted["alpha"] is None else f"{noted['alpha']:.3f}"
+    lines = [f"{noted['num']} annotators; Krippendorff's alpha {agree}"]
+    lines.append(f"{'answers':>9} {'right':>6}   95 % between     annotator")
+    for one in noted["each"]:
+        between = f"{one['low']:.3f} and {one['high']:.3f}"
+        lines.append(
+            f"{one['num_answers']:>9} {one['accuracy']:>6.3f}   {between}  {one['annotator']}"
+        )
+    if noted["num"] > len(noted["each"]):
+        lines.append(f"and {noted['num'] - len(noted['each'])} who answered less")
+    return lines
 
 
 def _lines(stands: dict[str, Any]) -> list[str]:

@@ -6,23 +6,25 @@ of the first three, class by class. `alpha` says how far annotators agree at all
 
 from rayal.consensus.agreement import alpha
 from rayal.consensus.answers import Agreed, Answers, Report
+from rayal.consensus.consensus import Consensus, Decided, agreement_of
 from rayal.consensus.dawid_skene import DawidSkene
 from rayal.consensus.majority import Majority
 from rayal.consensus.multilabel import agree_on_each_class
 from rayal.consensus.numbers import AgreedNumbers, RobustMean
 from rayal.consensus.one_coin import OneCoin
-from rayal.consensus.plain import agree
 
 __all__ = [
     "Agreed",
     "AgreedNumbers",
     "Answers",
+    "Consensus",
     "DawidSkene",
+    "Decided",
     "Majority",
     "OneCoin",
     "Report",
     "RobustMean",
-    "agree",
     "agree_on_each_class",
+    "agreement_of",
     "alpha",
 ]

@@ -106,7 +106,8 @@ class _Paper:
         known = {int(i): self.known[int(i)] for i in rows.column("sample_id").to_numpy()}
         with self.clock("snapshot", number):
             columns = parts.columns
-            snapshot = self.dir.write_snapshot(t, known, [batch], columns, parts.vocabulary)
+            alike = dict.fromkeys(known, 1.0)
+            snapshot = self.dir.write_snapshot(t, known, alike, [batch], columns, parts.vocabulary)
         with self.clock("report", 1):
             write_report(ledger, self.dir)
         return batch, self.dir.inside(snapshot.path)

@@ -38,6 +38,15 @@ def summary(ledger: Ledger) -> dict[str, Any]:
     }
 
 
+def annotators(ledger: Ledger) -> dict[str, Any] | None:
+    """Gives what the newest snapshot's labels say of the annotators (`consensus.agreement_of`);
+    None where no sample has two answers."""
+    for event in reversed(ledger.events(step="labelled")):
+        if "annotators" in event.notes:
+            return dict(event.notes["annotators"])
+    return None
+
+
 def seconds_of(ledger: Ledger, t: int) -> dict[str, float]:
     """Gives the seconds of a round by phase, summed over its steps."""
     total: dict[str, float] = {}

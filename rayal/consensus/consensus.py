@@ -1,0 +1,106 @@
+"""What a run makes of its answers: a label a sample, how much it counts, and who is worth what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from rayal.consensus.agreement import alpha
+from rayal.consensus.answers import Answers, Report
+from rayal.consensus.multilabel import Aggregation, agree_on_each_class
+from rayal.consensus.numbers import RobustMean
+from rayal.consensus.one_coin import OneCoin
+from rayal.errors import ConfigError
+from rayal.types import Label, LabelEvent, Vocabulary
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Labels and weights by sample_id; what annotators are worth where answers can be compared."""
+
+    labels: dict[int, Label]
+    weights: dict[int, float]
+    reports: tuple[Report, ...] = ()
+    alpha: float = math.nan
+
+
+def agreement_of(decided: Decided) -> dict[str, Any]:
+    """Gives what a ledger notes of the annotators: how far they agree, and of each of the 100 that
+    answered most how often the labels bear it out."""
+    most = sorted(decided.reports, key=lambda one: (-one.num_answers, one.annotator))[:100]
+    return {
+        "num": len(decided.reports),
+        "alpha": None if math.isnan(decided.alpha) else decided.alpha,
+        "each": [asdict(one) for one in most],
+    }
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """Makes one label of a sample's answers.
+
+    by        for classes, and for several classes a sample: each of those is decided by itself
+    numbers   for numbers
+    weights   what a label counts in training: `probability`, that it is true (of several classes
+              the mean over them), or `none`: 1, as numbers always do
+
+    Where no sample has two answers nobody can be compared: every answer is the label, and counts 1.
+    """
+
+    by: Aggregation = field(default_factory=OneCoin)
+    numbers: RobustMean = field(default_factory=RobustMean)
+    weights: Literal["probability", "none"] = "probability"
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("probability", "none"):
+            raise ConfigError(
+                f"consensus.weights is {self.weights!r}, expected probability or none; correct it"
+            )
+
+    def decide(self, events: Sequence[LabelEvent], vocabulary: Vocabulary) -> Decided:
+        """Gives the labels of the answers that hold; refusals are passed over. O(A log A) and the
+        aggregation's own cost; nothing depends on the order of the events.
+
+        Raises:
+            LabelError: an answer is outside the vocabulary.
+        """
+        said = [event for event in events if event.value is not None]
+        ids = [event.sample_id for event in said]
+        if len(set(ids)) == len(ids):
+            labels: dict[int, Any] = {event.sample_id: event.value for event in said}
+            return Decided(labels, dict.fromkeys(labels, 1.0))
+        names = [event.annotator for event in said]
+        encoded = vocabulary.encode([event.value for event in said if event.value is not None])
+        if vocabulary.kind == "number":
+            agreed = self.numbers.agree(ids, names, encoded.tolist())
+            labels = dict(zip(agreed.ids.tolist(), agreed.value_L.tolist(), strict=True))
+            return Decided(labels, dict.fromkeys(labels, 1.0))
+        if vocabulary.kind == "multilabel":
+            return self._several(ids, names, encoded > 0.5, vocabulary)
+        answers = Answers.of(ids, names, encoded.astype(np.int64), len(vocabulary.classes))
+        found = self.by.agree(answers)
+        places, known = found.place_L.tolist(), answers.ids.tolist()
+        labels = {i: vocabulary.classes[place] for i, place in zip(known, places, strict=True)}
+        weights = self._weights(known, found.probability_L)
+        return Decided(labels, weights, tuple(found.reports()), alpha(answers))
+
+    def _several(
+        self, ids: Sequence[int], names: Sequence[str], said_AC: Any, vocabulary: Vocabulary
+    ) -> Decided:
+        known, probs_LC = agree_on_each_class(self.by, ids, names, said_AC)
+        classes = vocabulary.classes
+        labels: dict[int, Any] = {
+            int(sample_id): [classes[place] for place in np.flatnonzero(probs_C >= 0.5)]
+            for sample_id, probs_C in zip(known, probs_LC, strict=True)
+        }
+        sure_L = np.maximum(probs_LC, 1.0 - probs_LC).mean(1)
+        return Decided(labels, self._weights(known.tolist(), sure_L))
+
+    def _weights(self, ids: Sequence[int], probability_L: Any) -> dict[int, float]:
+        if self.weights == "none":
+            return dict.fromkeys(ids, 1.0)
+        return dict(zip(ids, probability_L.tolist(), strict=True))
