@@ -90,8 +90,7 @@ class History:
 
     def decided(self, before: int, start: int = 0) -> Decided:
         """Gives what was made of the answers of those rounds: labels, weights, annotators."""
-        stored = (one for one in self.ledger.labels() if start <= one.round < before)
-        return self.consensus.decide([one.event for one in stored], self.vocabulary)
+        return self.consensus.decide(self.ledger.told(start, before), self.vocabulary)
 
     def unseen(self, before: int) -> str | None:
         """Gives a line about the classes that no label of those rounds shows, or None."""

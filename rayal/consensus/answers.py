@@ -46,18 +46,34 @@ class Answers:
         num_classes: int,
         known: dict[int, int] | None = None,
     ) -> Answers:
+        """Gives the answers of three equally long columns, an annotator by its name. As `coded`."""
+        place: dict[str, int] = {}
+        who = [place.setdefault(name, len(place)) for name in annotators]
+        return cls.coded(sample_ids, tuple(place), who, said, num_classes, known)
+
+    @classmethod
+    def coded(
+        cls,
+        sample_ids: Sequence[int] | Ids,
+        annotators: Sequence[str],
+        who: Sequence[int] | npt.NDArray[np.integer],
+        said: Sequence[int] | npt.NDArray[np.integer],
+        num_classes: int,
+        known: dict[int, int] | None = None,
+    ) -> Answers:
         """Gives the answers of three equally long columns. O(A log A).
 
-        `said` are places in a vocabulary of `num_classes`; `known` are gold answers, the true place
-        by sample_id: they tell the quality of annotators and are not estimated.
+        `who` are places in `annotators` and `said` places in a vocabulary of `num_classes`; `known`
+        are gold answers, the true place by sample_id: they tell the quality of annotators and are
+        not estimated.
 
         Raises:
             LabelError: a place is outside the vocabulary, or the columns differ in length.
         """
         said_A = np.asarray(said, np.int64)
-        if not len(sample_ids) == len(annotators) == len(said_A):
+        if not len(sample_ids) == len(who) == len(said_A):
             raise LabelError(
-                f"there are {len(sample_ids)} sample_ids, {len(annotators)} annotators and "
+                f"there are {len(sample_ids)} sample_ids, {len(who)} annotators and "
                 f"{len(said_A)} answers; give one of each an answer"
             )
         outside = np.flatnonzero((said_A < 0) | (said_A >= num_classes))
@@ -67,7 +83,7 @@ class Answers:
                 f"{int(said_A[outside[0]])} of {num_classes}; give places in the vocabulary"
             )
         ids, row_A = np.unique(np.asarray(sample_ids, np.int64), return_inverse=True)
-        names, annotator_A = _coded(annotators)
+        names, annotator_A = sorted_names(annotators, who)
         order_A = np.lexsort((annotator_A, said_A, row_A))
         row_A, said_A, annotator_A = row_A[order_A], said_A[order_A], annotator_A[order_A]
         is_first_A = np.ones(len(row_A), bool)
@@ -199,8 +215,11 @@ def wilson(share: float, num: float) -> tuple[float, float]:
     return max(0.0, float((middle - half) / scale)), min(1.0, float((middle + half) / scale))
 
 
-def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Gives the names sorted, and the place of each: an array of text would cost its longest."""
-    known = sorted(set(names))
-    place = {name: index for index, name in enumerate(known)}
-    return tuple(known), np.fromiter((place[name] for name in names), np.int64, len(names))
+def sorted_names(
+    names: Sequence[str], who: Sequence[int] | npt.NDArray[np.integer]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Gives the names in order, and places in them for places in `names`."""
+    order_W = np.asarray(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    place_W = np.empty(len(names), np.int64)
+    place_W[order_W] = np.arange(len(names))
+    return tuple(names[place] for place in order_W), place_W[np.asarray(who, np.int64)]

@@ -15,7 +15,7 @@ from rayal.consensus.multilabel import Aggregation, agree_on_each_class
 from rayal.consensus.numbers import RobustMean
 from rayal.consensus.one_coin import OneCoin
 from rayal.errors import ConfigError
-from rayal.types import Label, LabelEvent, Vocabulary
+from rayal.types import Label, Told, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -61,37 +61,39 @@ class Consensus:
                 f"consensus.weights is {self.weights!r}, expected probability or none; correct it"
             )
 
-    def decide(self, events: Sequence[LabelEvent], vocabulary: Vocabulary) -> Decided:
-        """Gives the labels of the answers that hold; refusals are passed over. O(A log A) and the
-        aggregation's own cost; nothing depends on the order of the events.
+    def decide(self, told: Told, vocabulary: Vocabulary) -> Decided:
+        """Gives the labels of the answers that hold. O(A log A) and the aggregation's own cost;
+        nothing depends on the order of the answers.
 
         Raises:
             LabelError: an answer is outside the vocabulary.
         """
-        said = [event for event in events if event.value is not None]
-        ids = [event.sample_id for event in said]
-        if len(set(ids)) == len(ids):
-            labels: dict[int, Any] = {event.sample_id: event.value for event in said}
+        if len(np.unique(told.ids)) == len(told.ids):
+            values = [told.values[place] for place in told.value_A.tolist()]
+            labels: dict[int, Any] = dict(zip(told.ids.tolist(), values, strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
-        names = [event.annotator for event in said]
-        encoded = vocabulary.encode([event.value for event in said if event.value is not None])
+        encoded = vocabulary.encode(told.values)
         if vocabulary.kind == "number":
-            agreed = self.numbers.agree(ids, names, encoded.tolist())
+            agreed = self.numbers.agree(
+                told.ids, told.annotators, told.annotator_A, encoded[told.value_A]
+            )
             labels = dict(zip(agreed.ids.tolist(), agreed.value_L.tolist(), strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
         if vocabulary.kind == "multilabel":
-            return self._several(ids, names, encoded > 0.5, vocabulary)
-        answers = Answers.of(ids, names, encoded.astype(np.int64), len(vocabulary.classes))
+            return self._several(told, encoded > 0.5, vocabulary)
+        said_A = encoded.astype(np.int64)[told.value_A]
+        answers = Answers.coded(
+            told.ids, told.annotators, told.annotator_A, said_A, len(vocabulary.classes)
+        )
         found = self.by.agree(answers)
-        places, known = found.place_L.tolist(), answers.ids.tolist()
-        labels = {i: vocabulary.classes[place] for i, place in zip(known, places, strict=True)}
+        known = answers.ids.tolist()
+        names = [vocabulary.classes[place] for place in found.place_L.tolist()]
         weights = self._weights(known, found.probability_L)
+        labels = dict(zip(known, names, strict=True))
         return Decided(labels, weights, tuple(found.reports()), alpha(answers))
 
-    def _several(
-        self, ids: Sequence[int], names: Sequence[str], said_AC: Any, vocabulary: Vocabulary
-    ) -> Decided:
-        known, probs_LC = agree_on_each_class(self.by, ids, names, said_AC)
+    def _several(self, told: Told, said_VC: Any, vocabulary: Vocabulary) -> Decided:
+        known, probs_LC = agree_on_each_class(self.by, told, said_VC)
         classes = vocabulary.classes
         labels: dict[int, Any] = {
             int(sample_id): [classes[place] for place in np.flatnonzero(probs_C >= 0.5)]

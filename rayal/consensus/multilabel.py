@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rayal.consensus.answers import Agreed, Answers
-from rayal.types import Float64s, Ids
+from rayal.types import Float64s, Ids, Told
 
 
 class Aggregation(Protocol):
@@ -19,17 +18,16 @@ class Aggregation(Protocol):
 
 
 def agree_on_each_class(
-    aggregation: Aggregation,
-    sample_ids: Sequence[int] | Ids,
-    annotators: Sequence[str],
-    said_AC: npt.NDArray[np.bool_],
+    aggregation: Aggregation, told: Told, said_VC: npt.NDArray[np.bool_]
 ) -> tuple[Ids, Float64s]:
     """Gives (L,) the sample_ids, ascending, and (L, C) the probability that a sample has a class:
-    it does at 0.5 or more. Each class has its own accuracies. O(C) times the aggregation's cost."""
-    ids = np.unique(np.asarray(sample_ids, np.int64))
-    probs_LC = np.zeros((len(ids), said_AC.shape[1]))
-    for place in range(said_AC.shape[1]):
-        answers = Answers.of(sample_ids, annotators, said_AC[:, place].astype(np.int64), 2)
+    it does at 0.5 or more. `said_VC`: which classes each of `told.values` names. Each class has
+    accuracies of its own. C times the aggregation's cost."""
+    ids = np.unique(told.ids)
+    probs_LC = np.zeros((len(ids), said_VC.shape[1]))
+    for place in range(said_VC.shape[1]):
+        said_A = said_VC[:, place].astype(np.int64)[told.value_A]
+        answers = Answers.coded(told.ids, told.annotators, told.annotator_A, said_A, 2)
         agreed = aggregation.agree(answers)
         probability_L = agreed.probability_L
         probs_LC[:, place] = np.where(agreed.place_L == 1, probability_L, 1.0 - probability_L)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from rayal.consensus.answers import _coded
+from rayal.consensus.answers import sorted_names
 from rayal.errors import ConfigError, LabelError
 from rayal.types import Float64s, Ids
 
@@ -55,9 +56,14 @@ class RobustMean:
             )
 
     def agree(
-        self, sample_ids: Sequence[int] | Ids, annotators: Sequence[str], said: Sequence[float]
+        self,
+        sample_ids: Sequence[int] | Ids,
+        annotators: Sequence[str],
+        who: Sequence[int] | npt.NDArray[np.integer],
+        said: Sequence[float] | Float64s,
     ) -> AgreedNumbers:
-        """Gives the number of every sample, of three equally long columns.
+        """Gives the number of every sample, of three columns: samples, places in `annotators`, and
+        what was said.
 
         Raises:
             LabelError: an answer is not a finite number.
@@ -70,7 +76,7 @@ class RobustMean:
                 f"{said_A[bad[0]]}; give finite numbers"
             )
         ids, row_A = np.unique(np.asarray(sample_ids, np.int64), return_inverse=True)
-        names, annotator_A = _coded(annotators)
+        names, annotator_A = sorted_names(annotators, who)
         order_A = np.lexsort((said_A, annotator_A, row_A))  # sums do not depend on arrival
         row_A, annotator_A, said_A = row_A[order_A], annotator_A[order_A], said_A[order_A]
         num_W = np.bincount(annotator_A, minlength=len(names)).astype(np.float64)

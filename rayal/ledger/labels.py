@@ -19,8 +19,9 @@ from rayal.errors import LabelError
 from rayal.ledger.records import to_json
 from rayal.ledger.schema import label_events
 from rayal.ledger.store import Store
-from rayal.types import LabelEvent
+from rayal.types import LabelEvent, Told
 
+_ROWS_A_FETCH = 20_000
 _IDS_A_SELECT = 5_000  # below the variable limits of both databases
 
 
@@ -89,6 +90,28 @@ def current(
     # Sorted here: databases differ in how they order text.
     found.sort(key=lambda one: (one.round, one.job_id, one.event.sample_id, one.event.event_id))
     return found
+
+
+def told(connection: Connection, run_id: str, start: int, before: int) -> Told:
+    """Gives the answers that hold of the rounds from `start` to before one, as columns: a million
+    events as objects take 1.2 GiB, as columns 0.1."""
+    mine = label_events.c
+    wanted = and_(_newest(run_id, None), mine.round >= start, mine.round < before)
+    rows = connection.execution_options(yield_per=_ROWS_A_FETCH).execute(
+        select(mine.sample_id, mine.annotator, mine.value).where(wanted)
+    )
+    who: dict[str, int] = {}
+    what: dict[str, int] = {}
+    parts = [np.empty((3, 0), np.int64)]
+    for some in rows.partitions():
+        ids, names, values = zip(*some, strict=True)
+        for place, column in ((who, names), (what, values)):
+            for one in set(column) - place.keys():
+                place[one] = len(place)
+        parts.append(np.array([ids, [who[x] for x in names], [what[x] for x in values]], np.int64))
+    ids_A, annotator_A, value_A = np.concatenate(parts, axis=1)
+    texts = tuple(json.loads(text) for text in what)
+    return Told(ids_A, tuple(who), annotator_A, texts, value_A)
 
 
 def answered_ids(connection: Connection, run_id: str, round: int) -> set[int]:

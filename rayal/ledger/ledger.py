@@ -20,7 +20,7 @@ from rayal.ledger.lease import LEASE_S, Lease, is_held
 from rayal.ledger.runs import Run, State
 from rayal.ledger.steps import Event
 from rayal.ledger.store import Store
-from rayal.types import LabelEvent
+from rayal.types import LabelEvent, Told
 
 T = TypeVar("T")
 
@@ -220,6 +220,10 @@ class Ledger:
         """Gives the answers that hold now, by (round, job, sample, event): of each the highest
         revision, none that was refused or withdrawn. Several annotators give several a sample."""
         return self._store.read(lambda c: labels.current(c, self.run_id, round, job_id))
+
+    def told(self, start: int, before: int) -> Told:
+        """Gives the answers that hold now of the rounds from `start` to before one, as columns."""
+        return self._store.read(lambda c: labels.told(c, self.run_id, start, before))
 
     def answered_ids(self, round: int) -> set[int]:
         """Gives the samples of a round that have any answer, also a refused or withdrawn one."""

@@ -44,6 +44,7 @@ from rayal.types.records import (
     Snapshot,
     Status,
     TestResult,
+    Told,
     from_record,
     to_record,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "Status",
     "StoppingRule",
     "TestResult",
+    "Told",
     "Trainer",
     "Vocabulary",
     "Work",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from rayal.types.names import Label
+import numpy as np
+import numpy.typing as npt
+
+from rayal.types.names import Ids, Label
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,31 @@ class LabelEvent:
     annotator: str = ""
     cost_minor: int = 0
     at: str = ""  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class Told:
+    """Many answers that hold, as columns: A answers, in no order that means anything."""
+
+    ids: Ids  # (A,) sample_ids
+    annotators: tuple[str, ...]
+    annotator_A: npt.NDArray[np.int64]  # places in `annotators`
+    values: tuple[Label, ...]  # the different ones
+    value_A: npt.NDArray[np.int64]  # places in `values`
+
+    @classmethod
+    def of(cls, events: Sequence[LabelEvent]) -> Told:
+        """Gives the columns of the events that are no refusals. O(A)."""
+        said = [event for event in events if event.value is not None]
+        who: dict[str, int] = {}
+        annotator_A = [who.setdefault(event.annotator, len(who)) for event in said]
+        return cls(
+            np.asarray([event.sample_id for event in said], np.int64),
+            tuple(who),
+            np.asarray(annotator_A, np.int64),
+            tuple(event.value for event in said if event.value is not None),
+            np.arange(len(said)),
+        )
 
 
 @dataclass(frozen=True)

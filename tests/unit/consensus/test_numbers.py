@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from rayal.consensus import Answers, OneCoin, RobustMean, agree_on_each_class, alpha
+from rayal.consensus import AgreedNumbers, Answers, OneCoin, RobustMean, agree_on_each_class, alpha
 from rayal.errors import LabelError
+from rayal.types import Told
+
+
+def agree(rows: Sequence[int], names: Sequence[str], said: Sequence[float]) -> AgreedNumbers:
+    known = sorted(set(names), reverse=True)  # any order
+    return RobustMean().agree(rows, known, [known.index(name) for name in names], said)
 
 
 def test_bias_spread_and_outliers() -> None:
@@ -20,7 +27,7 @@ def test_bias_spread_and_outliers() -> None:
     said = truth[rows] + bias[who] + spread[who] * rng.normal(size=3_200)
     wild = rng.random(3_200) < 0.03
     said[wild] += rng.choice([-200.0, 200.0], int(wild.sum()))
-    agreed = RobustMean().agree(rows, [f"a{one}" for one in who], said)
+    agreed = agree(rows, [f"a{one}" for one in who], said)
     plain = said.reshape(800, 4).mean(1)
     assert np.sqrt(np.mean((agreed.value_L - truth) ** 2)) < 0.6
     assert np.sqrt(np.mean((plain - truth) ** 2)) > 8
@@ -33,15 +40,15 @@ def test_numbers_in_any_order_and_alone() -> None:
     rows, said = rng.integers(0, 50, 400), rng.normal(size=400)
     names = [f"a{one}" for one in rng.integers(0, 6, 400)]
     turn = rng.permutation(400)
-    first = RobustMean().agree(rows, names, said)
-    again = RobustMean().agree(rows[turn], [names[one] for one in turn], said[turn])
+    first = agree(rows, names, said)
+    again = agree(rows[turn], [names[one] for one in turn], said[turn])
     assert first.value_L.tobytes() == again.value_L.tobytes()
-    alone = RobustMean().agree([4, 2], ["a", "b"], [1.5, -3.0])
+    alone = agree([4, 2], ["a", "b"], [1.5, -3.0])
     assert (alone.ids.tolist(), alone.value_L.tolist()) == ([2, 4], [-3.0, 1.5])
-    same = RobustMean().agree([1, 1, 2, 2], ["a", "b", "a", "b"], [1.0, 1.0, 5.0, 5.0])
+    same = agree([1, 1, 2, 2], ["a", "b", "a", "b"], [1.0, 1.0, 5.0, 5.0])
     assert same.value_L.tolist() == [1.0, 5.0]
     with pytest.raises(LabelError, match=r"answer 1 \(sample_id 9\) is nan"):
-        RobustMean().agree([8, 9], ["a", "a"], [1.0, math.nan])
+        agree([8, 9], ["a", "a"], [1.0, math.nan])
 
 
 def test_each_class_is_a_question_of_its_own() -> None:
@@ -51,7 +58,8 @@ def test_each_class_is_a_question_of_its_own() -> None:
     errors = np.array([[0.1, 0.1, 0.1], [0.2, 0.2, 0.2], [0.05, 0.5, 0.5], [0.2, 0.1, 0.2]])
     rows, who = np.repeat(np.arange(600), 4), np.tile(np.arange(4), 600)
     said = truth[rows] ^ (rng.random((2_400, 3)) < errors[who])
-    ids, probs = agree_on_each_class(OneCoin(), rows, [f"a{one}" for one in who], said)
+    everything = Told(rows, ("a0", "a1", "a2", "a3"), who, (), np.arange(2_400))
+    ids, probs = agree_on_each_class(OneCoin(), everything, said)
     votes = said.reshape(600, 4, 3).mean(1) >= 0.5
     assert ids.tolist() == list(range(600))
     assert ((probs >= 0.5) == truth).mean() > (votes == truth).mean() + 0.02
