@@ -21,6 +21,9 @@ from rayal.ledger.schema import label_events
 from rayal.ledger.store import Store
 from rayal.types import LabelEvent, Told
 
+_NAMES = ("event_id", "revision", "sample_id", "value", "annotator", "cost_minor", "at")
+_Key = tuple[str, int]
+_Content = tuple[int, str | None, str, int, str]
 _ROWS_A_FETCH = 20_000
 _IDS_A_SELECT = 5_000  # below the variable limits of both databases
 
@@ -48,18 +51,23 @@ def append(
     Raises:
         LabelError: an event came before with the same revision and another content.
     """
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    rows: dict[_Key, _Content] = {}
+    texts: dict[tuple[type, Any], str] = {}
     for event in events:
-        row = _row(event)
-        found = rows.setdefault((event.event_id, event.revision), row)
-        _compare(job_id, found, row)
-    for found in _there(connection, run_id, job_id, sorted({event_id for event_id, _ in rows})):
-        mine = rows.pop((found["event_id"], found["revision"]), None)
+        key, content = (event.event_id, event.revision), _content(event, texts)
+        found = rows.setdefault(key, content)
+        if found is not content:
+            _compare(job_id, key, found, content)
+    for key, found in _there(connection, run_id, job_id, sorted({one for one, _ in rows})):
+        mine = rows.pop(key, None)
         if mine is not None:
-            _compare(job_id, found, mine)
+            _compare(job_id, key, found, mine)
     if rows:
         place = {"run_id": run_id, "job_id": job_id, "round": round, "received": received}
-        fresh = [{**place, **row} for row in rows.values()]
+        fresh = [
+            {**place, **dict(zip(_NAMES, (*key, *content), strict=True))}
+            for key, content in rows.items()
+        ]
         connection.execute(store.insert_new(label_events), fresh)
     return len(rows)
 
@@ -175,23 +183,27 @@ def _newest(run_id: str, round: int | None) -> ColumnElement[bool]:
     return and_(_of_run(run_id, round), label_events.c.value.is_not(None), ~superseded)
 
 
-def _row(event: LabelEvent) -> dict[str, Any]:
+def _content(event: LabelEvent, texts: dict[tuple[type, Any], str]) -> _Content:
+    """Gives what a replay must bring again, and the time; `texts` are the values met so far."""
+    value = event.value
+    text: str | None = None
+    if value is not None:
+        mark = (type(value), value) if isinstance(value, str | int) else None
+        found = None if mark is None else texts.get(mark)
+        text = _text(event) if found is None else found
+        if mark is not None:
+            texts[mark] = text
+    return (int(event.sample_id), text, event.annotator, event.cost_minor, event.at)
+
+
+def _text(event: LabelEvent) -> str:
     try:
-        value = None if event.value is None else to_json(_plain(event.value))
+        return to_json(_plain(event.value))
     except (TypeError, ValueError) as error:
         raise LabelError(
             f"the label of sample_id {event.sample_id} is {event.value!r}, which is not a finite "
             "number, text, list or struct; correct it at its source"
         ) from error
-    return {
-        "sample_id": int(event.sample_id),
-        "event_id": event.event_id,
-        "revision": event.revision,
-        "value": value,
-        "annotator": event.annotator,
-        "cost_minor": event.cost_minor,
-        "at": event.at,
-    }
 
 
 def _plain(value: Any) -> Any:
@@ -204,23 +216,27 @@ def _plain(value: Any) -> Any:
 
 def _there(
     connection: Connection, run_id: str, job_id: str, event_ids: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[_Key, _Content]]:
+    mine = label_events.c
+    columns = [getattr(mine, name) for name in _NAMES]
     for start in range(0, len(event_ids), _IDS_A_SELECT):
         some = event_ids[start : start + _IDS_A_SELECT]
         found = connection.execute(
-            select(label_events).where(
-                label_events.c.run_id == run_id,
-                label_events.c.job_id == job_id,
-                label_events.c.event_id.in_(some),
+            select(*columns).where(
+                mine.run_id == run_id, mine.job_id == job_id, mine.event_id.in_(some)
             )
         )
-        yield from (dict(row) for row in found.mappings())
+        for row in found:
+            plain = tuple(row)
+            yield plain[:2], plain[2:]
 
 
-def _compare(job_id: str, found: dict[str, Any], new: dict[str, Any]) -> None:
-    if any(found[name] != new[name] for name in ("sample_id", "value", "annotator", "cost_minor")):
-        raise LabelError(
-            f"job {job_id}: event '{new['event_id']}' revision {new['revision']} (sample_id "
-            f"{new['sample_id']}) came as {found['value']} and now comes as {new['value']}, or "
-            "with another sample, annotator or cost; give a correction a higher revision"
-        )
+def _compare(job_id: str, key: _Key, found: _Content, new: _Content) -> None:
+    if found[:4] == new[:4]:  # but for the time
+        return
+    event_id, revision = key
+    raise LabelError(
+        f"job {job_id}: event '{event_id}' revision {revision} (sample_id {new[0]}) came as "
+        f"{found[1]} and now comes as {new[1]}, or with another sample, annotator or cost; give a "
+        "correction a higher revision"
+    )
