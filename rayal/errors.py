@@ -32,6 +32,10 @@ class LabelError(RayalError):
     """An order or an answer of a labeler that cannot be accepted."""
 
 
+class InDoubt(LabelError):
+    """A chunk that may or may not have reached its vendor: the call was cut off on its way."""
+
+
 class LedgerError(RayalError):
     """A ledger that another process holds, of another run, or at odds with what is asked of it."""
 

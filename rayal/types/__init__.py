@@ -21,8 +21,10 @@ from rayal.types.names import (
     top_of_probs,
 )
 from rayal.types.parts import (
+    Audited,
     Bounded,
     Capabilities,
+    Doorbell,
     Group,
     Labeler,
     Predictor,
@@ -69,6 +71,7 @@ __all__ = [
     "PREDICTED_CLASS",
     "Ack",
     "Allowed",
+    "Audited",
     "Batch",
     "Bounded",
     "Candidates",
@@ -77,6 +80,7 @@ __all__ = [
     "Chunk",
     "Costed",
     "CostedTrainer",
+    "Doorbell",
     "Float64s",
     "Group",
     "Ids",

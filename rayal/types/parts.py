@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -127,11 +128,17 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a vendor can do; the ledger's recovery depends on `family`."""
+    """What a vendor can do; the recovery of an order depends on `family`.
+
+    key   the vendor refuses a key that it has: sending again is safe, and "duplicate" is its ack
+    tag   it takes the same twice, and can be asked by our tag: see `Audited`
+    path  sending again writes the same file again
+    none  it cannot be asked: a person says whether a chunk that is in doubt is there
+    """
 
     family: Literal["key", "tag", "path", "none"]
     max_rows_per_chunk: int = 5_000
-    in_doubt_s: float = 0.0
+    in_doubt_s: float = 0.0  # a call that was cut off has ended by then, one way or the other
 
 
 class Restriction(Protocol):
@@ -149,7 +156,11 @@ class Restriction(Protocol):
 
 
 class Labeler(Protocol):
-    """Oracle, annotator or vendor: orders go out in chunks, answers come back as events."""
+    """Oracle, annotator or vendor: orders go out in chunks, answers come back as events.
+
+    What it is handed has passed its gate (an attribute `gate`, where it has one): the columns that
+    may leave, under the ids that may. It never sees more, and answers by these ids.
+    """
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -163,7 +174,12 @@ class Labeler(Protocol):
         ...
 
     def submit(self, chunk: Chunk, rows: pa.Table) -> Ack:
-        """Places one chunk; with a chunk that was placed before it changes nothing."""
+        """Places one chunk; family key and path: one that was placed before changes nothing.
+
+        Raises:
+            InDoubt: the call was cut off; the vendor may have the chunk.
+            LabelError: the vendor does not have it, and will not take it as it is.
+        """
         ...
 
     def lookup(self, key: str) -> Ack | None:
@@ -173,11 +189,44 @@ class Labeler(Protocol):
     def status(self, order: Order) -> Status: ...
 
     def fetch(self, order: Order, cursor: str) -> tuple[list[LabelEvent], str]:
-        """Gives events since the cursor ("" at first): partial, any order, at least once."""
+        """Gives events since the cursor ("" at first): partial, any order, at least once. The same
+        cursor as before means that nothing more is there now."""
         ...
 
     def cancel(self, order: Order) -> None: ...
     def erase(self, order: Order, ids: Ids) -> None: ...
+
+
+@runtime_checkable
+class Audited(Protocol):
+    """A labeler whose vendor takes the same row twice, but says what it has of a chunk."""
+
+    def held(self, key: str) -> Mapping[int, Sequence[str]]:
+        """Gives, by sample_id, the vendor's own names of the items that it has under a chunk's key:
+        more than one where a row is there twice."""
+        ...
+
+    def supply(self, chunk: Chunk, rows: pa.Table) -> None:
+        """Sends rows of a chunk that the vendor does not have.
+
+        Raises:
+            InDoubt, LabelError: as `submit`.
+        """
+        ...
+
+    def withdraw(self, key: str, items: Sequence[str]) -> None:
+        """Takes items back, by the vendor's own names: surplus that an audit found."""
+        ...
+
+
+@runtime_checkable
+class Doorbell(Protocol):
+    """A labeler whose vendor can ring: a hint to fetch sooner, and nothing else."""
+
+    def rings(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether a request is the vendor's, fresh and not heard before. Header names are lower
+        case. What it says is not looked at: answers come by `fetch` alone."""
+        ...
 
 
 @dataclass(frozen=True)
