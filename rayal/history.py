@@ -119,5 +119,8 @@ class History:
     def missing(self, t: int) -> int:
         """Gives how many rows of round t's batch have no answer yet."""
         answered = self.ledger.answered_ids(t)
-        batch = sample_ids(self.dir.read(self.record(t, "selected"), ["sample_id"]))
-        return sum(int(i) not in answered for i in batch)
+        return sum(int(i) not in answered for i in self.ids_of(t))
+
+    def ids_of(self, t: int) -> Ids:
+        """Gives the samples of round t's batch, in the order picked."""
+        return sample_ids(self.dir.read(self.record(t, "selected"), ["sample_id"]))

@@ -12,6 +12,7 @@ MAY_CHANGE = (
     "engine.",
     "poll_s",
     "poll_for_s",
+    "max_amount_minor",
     "report.",
     "run_dir",
     "pool.",  # what it holds is a fact of its own, and how it was made is compared when it opens

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from rayal import ordering
 from rayal.consensus import agreement_of
 from rayal.errors import LabelError
 from rayal.history import History
 from rayal.ledger import Ledger
+from rayal.ordering import Orders
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.test_split import TEST
-from rayal.types import Batch, Labeler, Order, Snapshot
+from rayal.types import Batch, Order, Snapshot
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Labelling:
     """Buys the labels of one run."""
 
     ledger: Ledger
-    labeler: Labeler
-    name: str  # of what the run asks for: names its orders
+    orders: Orders
     past: History
     pool: Pool
     columns: tuple[str, ...]  # that models read, which a snapshot holds
@@ -34,7 +33,7 @@ class Labelling:
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
         rows = self.past.dir.read(batch)
-        return ordering.place(self.ledger, self.labeler, self.name, t, rows)
+        return self.orders.place(t, rows, f"batch {batch.content_hash} of round {t}")
 
     def wait(self, t: int, batch: Batch) -> Snapshot | None:
         """Gives the round's snapshot; None when labels are missing and polling is off or over."""
@@ -61,12 +60,13 @@ class Labelling:
         past, vocabulary = self.past, self.past.vocabulary
         with self.clock("label"):
             order = past.record(t, "ordered")
-            ordering.drain(self.ledger, self.labeler, t, order, vocabulary)
+            self.orders.drain(t, order)
             if past.missing(t):
                 return None
             if refused := past.num_refused(t):
                 self.progress.say(f"{refused} of {order.num_rows} rows of round {t} were refused")
-            ordering.drain_earlier(self.ledger, self.labeler, t, vocabulary)
+            self.orders.drain_earlier(t)
+            self.orders.close(t, order)
         decided = past.decided(t + 1, start=min(t, 0))
         snapshot = past.dir.write_snapshot(
             t,

@@ -25,6 +25,7 @@ from rayal.keys import Keys
 from rayal.labelling import Labelling
 from rayal.ledger import Ledger, without_password
 from rayal.models.explain import cause_of
+from rayal.ordering import Orders
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.report import write_report
@@ -79,6 +80,7 @@ class Loop:
         proxy: Proxy | None = None,
         rescoring: Rescoring | None = None,
         consensus: Consensus | None = None,
+        max_amount_minor: int | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -87,7 +89,7 @@ class Loop:
         kind = self.vocabulary.kind
         self.metric = metric or metrics.METRICS[kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
-        self.begin_from = begin_from
+        self.begin_from, self.max_amount_minor = begin_from, max_amount_minor
         self.test_labels, self.test_budget = test_labels, test_budget
         self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
         self.consensus = consensus or Consensus()
@@ -139,8 +141,15 @@ class Loop:
             self.name = name_of(config)
             self.labelling = Labelling(
                 self.ledger,
-                self.labeler,
-                self.name,
+                Orders(
+                    self.ledger,
+                    self.labeler,
+                    self.name,
+                    self.vocabulary,
+                    self.past.ids_of,
+                    self.max_amount_minor,
+                    self.progress.say,
+                ),
                 self.past,
                 self.pool,
                 self._columns(),
@@ -225,7 +234,8 @@ class Loop:
             next_labels,
             self.past.expected_cost(next_labels, self.labeler.price_minor),
         )
-        return self.stopping.stop(progress)
+        why = self.stopping.stop(progress)
+        return why or preflight.over_limit(progress, self.ledger.promised(), self.max_amount_minor)
 
     # ------------------------------------------------------------------------------ the steps
 

@@ -1,64 +1,259 @@
-"""Orders: a batch goes out in chunks, each at most once; its answers are drained into events."""
+"""Orders: a batch goes out in chunks, each once; its answers are drained into events.
+
+A chunk's life is in the ledger's chain. Its intent is recorded with its cost set aside; then an
+attempt is recorded; then it is sent; then the vendor's ack is recorded. A chunk with an attempt and
+no ack is in doubt, and what its vendor can do (`Capabilities.family`) says how that ends.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from functools import partial
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
 
-from rayal.errors import LabelError
-from rayal.ledger import Ledger
-from rayal.types import Ack, Chunk, Labeler, Order, Vocabulary
+import numpy as np
 
+from rayal.errors import InDoubt, LabelError
+from rayal.ledger import Entry, Ledger, Odd, Terms
+from rayal.types import (
+    Ack,
+    Audited,
+    Capabilities,
+    Chunk,
+    Ids,
+    Labeler,
+    LabelEvent,
+    Order,
+    Vocabulary,
+)
 
-def place(ledger: Ledger, labeler: Labeler, name: str, t: int, rows: Any) -> Order:
-    """Places round t's batch with the labeler; `name` is that of what the run asks for.
-
-    For each chunk the intent is recorded, then the chunk is submitted, then the vendor's ack is
-    recorded. A chunk whose intent is there from an attempt that died is looked up before it is
-    submitted again.
-
-    Raises:
-        LabelError: nobody can say whether the vendor has a chunk, or the labeler refuses it.
-    """
-    job_id = job_id_of(name, t)
-    acks: list[Ack] = []
-    for chunk in labeler.plan(job_id, rows):
-        in_doubt = ledger.event(t, f"intent/{chunk.key}") is not None
-        ledger.once(t, f"intent/{chunk.key}", _itself, chunk)
-        part = rows.slice(chunk.start, chunk.stop - chunk.start)
-        submit = partial(_submit, labeler, rows=part, in_doubt=in_doubt)
-        acks.append(ledger.once(t, f"ack/{chunk.key}", submit, chunk))
-    return Order(job_id, tuple(acks), rows.num_rows)
+Move = Literal["send", "look up", "take", "stop"]
+_LONGEST_PAUSE_S = 60.0
+_MOST_MOVES = 12  # of a chunk in one process: a vendor that is away is tried again by the next
 
 
-def drain(ledger: Ledger, labeler: Labeler, t: int, order: Order, vocabulary: Vocabulary) -> None:
-    """Brings all answers that are there into the ledger; a replay changes nothing.
+@dataclass
+class Orders:
+    """The orders of one run."""
 
-    Raises:
-        LabelError: an answer is outside the vocabulary; answers before it are kept.
-    """
-    cursor, more = "", True
-    while more:
-        events, after = labeler.fetch(order, cursor)
-        vocabulary.encode([event.value for event in events if event.value is not None])
-        ledger.append_labels(t, order.job_id, events)
-        cursor, more = after, after != cursor
+    ledger: Ledger
+    labeler: Labeler
+    name: str  # of what the run asks for: names its orders
+    vocabulary: Vocabulary
+    ids_of: Callable[[int], Ids]  # the samples of a round's batch
+    limit_minor: int | None = None  # what all answers of the run may cost
+    say: Callable[[str], None] = lambda _: None
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], None] = time.sleep
+    _samples: dict[int, dict[int, int]] = field(default_factory=dict)  # by round: id that left
+    _cursors: dict[int, str] = field(default_factory=dict)  # by round: what this process has seen
+
+    def place(self, t: int, rows: Any, why: str = "") -> Order:
+        """Places round t's batch with the labeler; `why` is what the record says of it.
+
+        Raises:
+            LabelError: the labeler refuses a chunk, or the batch would cost too much.
+            InDoubt: nobody can say whether the vendor has a chunk.
+        """
+        gate = getattr(self.labeler, "gate", None)
+        rows = rows if gate is None else gate.passed(rows)
+        job_id = job_id_of(self.name, t)
+        chunks = self.labeler.plan(job_id, rows)
+        self.ledger.intend(t, job_id, chunks, self.limit_minor)
+        acks = []
+        for chunk in chunks:
+            part = rows.slice(chunk.start, chunk.stop - chunk.start)
+            found = self.ledger.event(t, f"ack/{chunk.key}")
+            ack = found.result if found is not None else self._settled(t, chunk, part, why)
+            acks.append(self.ledger.once(t, f"ack/{chunk.key}", lambda _, ack=ack: ack, chunk))
+        return Order(job_id, tuple(acks), rows.num_rows)
+
+    def drain(self, t: int, order: Order) -> int:
+        """Brings all answers that are there into the ledger; a replay changes nothing. Gives how
+        many were new. Answers of unknown samples, outside the vocabulary, or beyond what was
+        ordered are kept in the ledger's quarantine.
+
+        Raises:
+            LabelError: an answer came before with the same revision and another content.
+        """
+        terms = Terms(getattr(self.labeler, "overlap", None), self.limit_minor)
+        num_new, more = 0, True
+        while more:
+            cursor = self._cursors.get(t, "")
+            events, after = self.labeler.fetch(order, cursor)
+            fit, odd = self._sorted(t, events)
+            num_new += self.ledger.append_labels(t, order.job_id, fit, odd, terms)
+            self._cursors[t], more = after, after != cursor
+        return num_new
+
+    def drain_earlier(self, t: int) -> None:
+        """Brings what came late for the rounds before t into the ledger: corrections, and
+        annotators who answered after the round had all its labels. An order that the labeler does
+        not know (any more) is closed: another run placed it, or its files were put away.
+
+        Raises:
+            LabelError: as `drain`.
+        """
+        for earlier in range(t):
+            event = self.ledger.event(earlier, "ordered")
+            if event is not None and all(self.labeler.lookup(a.key) for a in event.result.chunks):
+                self.drain(earlier, event.result)
+
+    def close(self, t: int, order: Order) -> None:
+        """Records that an order owes nothing more: what it had set aside is free."""
+        if not any(one.what == "closed" for one in self.ledger.logged(order.job_id)):
+            self._log(t, order.job_id, "closed")
+
+    # -------------------------------------------------------------------------------------- below
+
+    def _settled(self, t: int, chunk: Chunk, rows: Any, why: str) -> Ack:
+        """Gives the vendor's ack of a chunk, which it has exactly once by then."""
+        can, problem = self.labeler.capabilities, ""
+        for _ in range(_MOST_MOVES):
+            move, due = next_move(self.ledger.logged(chunk.key), can)
+            try:
+                match move:
+                    case "stop":
+                        raise LabelError(_nobody_knows(chunk.key))
+                    case "take":
+                        return Ack(chunk.key, chunk.key, rows.num_rows)
+                    case "send":
+                        self._wait(due, chunk.key)
+                        ack: Ack | None = self._send(t, chunk, rows, rows.num_rows, why)
+                    case "look up":
+                        self._wait(due, chunk.key)
+                        ack = self.labeler.lookup(chunk.key)
+                        if ack is None:
+                            self._log(t, chunk.key, "not found")
+                if ack is not None:
+                    return self._audited(t, chunk, rows, ack, why)
+            except InDoubt as error:
+                problem = str(error)
+                self._log(t, chunk.key, "in doubt", {"said": problem})
+        raise LabelError(
+            f"chunk {chunk.key} may or may not have reached the vendor ({problem or 'no answer'}); "
+            "the same command again goes on asking"
+        )
+
+    def _send(self, t: int, chunk: Chunk, rows: Any, num_rows: int, why: str) -> Ack | None:
+        """Sends a chunk whole, or the rows that its vendor lacks; gives the ack of a whole one."""
+        gate = getattr(self.labeler, "gate", None)
+        said = {
+            "vendor": type(self.labeler).__name__,
+            "columns": list(rows.schema.names),
+            "pseudonyms": bool(getattr(gate, "pseudonyms", None)),
+            "num_rows": rows.num_rows,
+            "rows": [chunk.start, chunk.stop],
+            "payload_sha256": chunk.payload_sha256,
+            "cost_minor": chunk.cost_minor,
+            "currency": self.labeler.currency,
+            "why": why,
+        }
+        self._log(t, chunk.key, "attempt", said)
+        try:
+            if rows.num_rows < num_rows:
+                cast(Audited, self.labeler).supply(chunk, rows)
+                return None
+            return self.labeler.submit(chunk, rows)
+        except InDoubt:
+            raise
+        except LabelError as error:
+            self._log(t, chunk.key, "not taken", {"said": str(error)})
+            raise
+
+    def _audited(self, t: int, chunk: Chunk, rows: Any, ack: Ack, why: str) -> Ack:
+        """Gives the ack once the vendor has each row once: what it lacks is sent, what is there
+        twice is taken back."""
+        vendor = self.labeler
+        if not isinstance(vendor, Audited):
+            return ack
+        ids = np.asarray(rows.column("sample_id"), np.int64)
+        held = vendor.held(chunk.key)
+        if any(int(one) not in held for one in ids):
+            # What was sent a moment ago may not show yet.
+            tried = [e for e in self.ledger.logged(chunk.key) if e.what in ("attempt", "in doubt")]
+            self._wait(_seconds(tried[-1].at) + vendor.capabilities.in_doubt_s, chunk.key)
+            held = vendor.held(chunk.key)
+            lacking = np.flatnonzero([int(one) not in held for one in ids])
+            if len(lacking):
+                self._send(t, chunk, rows.take(lacking), rows.num_rows, why)
+                held = vendor.held(chunk.key)
+        wanted = set(ids.tolist())
+        surplus = [
+            item for one, items in held.items() for item in items[1 if one in wanted else 0 :]
+        ]
+        if surplus:
+            self._log(t, chunk.key, "surplus", {"num_items": len(surplus)})
+            vendor.withdraw(chunk.key, surplus)
+            self.say(f"chunk {chunk.key}: {len(surplus)} items were there twice, now once")
+        return Ack(ack.key, ack.handle, rows.num_rows)
+
+    def _wait(self, until: float, key: str) -> None:
+        seconds = until - self.now()
+        if seconds > 0:
+            if seconds > 1:
+                self.say(f"chunk {key} may be on its way; asking the vendor in {seconds:.0f} s")
+            self.sleep(seconds)
+
+    def _log(self, t: int, key: str, what: str, detail: dict[str, Any] | None = None) -> None:
+        at = datetime.fromtimestamp(self.now(), UTC).isoformat(timespec="milliseconds")
+        self.ledger.log(t, key, what, detail, at)
+
+    def _sorted(self, t: int, events: Sequence[LabelEvent]) -> tuple[list[LabelEvent], list[Odd]]:
+        """Gives the answers by the pool's own ids, and apart those that fit no order or label."""
+        samples = self._left_as(t)
+        fit: list[LabelEvent] = []
+        odd: list[Odd] = []
+        strange = _outside(self.vocabulary, events)
+        for place, event in enumerate(events):
+            sample_id = samples.get(event.sample_id)
+            if sample_id is None:
+                odd.append(Odd(event, "its sample was never ordered"))
+                continue
+            mine = event
+            if sample_id != event.sample_id:
+                mine = LabelEvent(**{**vars(event), "sample_id": sample_id})
+            if place in strange:
+                odd.append(Odd(mine, strange[place]))
+            else:
+                fit.append(mine)
+        return fit, odd
+
+    def _left_as(self, t: int) -> dict[int, int]:
+        """Gives, by the id that it left under, each sample of a round's batch."""
+        if t not in self._samples:
+            ids = self.ids_of(t)
+            gate = getattr(self.labeler, "gate", None)
+            left = ids if gate is None else gate.ids(ids)
+            self._samples[t] = dict(zip(left.tolist(), ids.tolist(), strict=True))
+        return self._samples[t]
 
 
-def drain_earlier(ledger: Ledger, labeler: Labeler, t: int, vocabulary: Vocabulary) -> None:
-    """Brings what came late for the rounds before t into the ledger: corrections, and annotators
-    who answered after the round had all its labels. An order that the labeler does not know (any
-    more) is closed: another run placed it, or its files were put away.
+def next_move(entries: Sequence[Entry], can: Capabilities) -> tuple[Move, float]:
+    """Gives what to do with a chunk that has no ack, from what is recorded of it, and not before
+    when (seconds since 1970)."""
+    told = [one for one in entries if one.what in _TELLING]
+    last = told[-1].what if told else "not found"
+    if last == "assume-sent":
+        return "take", 0.0
+    if last in ("not found", "not taken", "assume-lost"):
+        return "send", 0.0
+    match can.family:  # the last attempt was cut off, in this process or one before
+        case "key":
+            tries = sum(one.what == "in doubt" for one in told)
+            pause = min(0.5 * 2.0**tries, _LONGEST_PAUSE_S) if last == "in doubt" else 0.0
+            return "send", _seconds(told[-1].at) + pause
+        case "none":
+            return "stop", 0.0
+        case _:
+            return "look up", _seconds(told[-1].at) + can.in_doubt_s
 
-    Raises:
-        LabelError: as `drain`.
-    """
-    for earlier in range(t):
-        event = ledger.event(earlier, "ordered")
-        if event is not None and all(labeler.lookup(ack.key) for ack in event.result.chunks):
-            drain(ledger, labeler, earlier, event.result, vocabulary)
+
+_TELLING = ("attempt", "in doubt", "not taken", "not found", "assume-sent", "assume-lost")
 
 
 def job_id_of(name: str, t: int) -> str:
@@ -67,15 +262,30 @@ def job_id_of(name: str, t: int) -> str:
     return "b" + base64.b32encode(digest).decode().lower()[:26]
 
 
-def _submit(labeler: Labeler, chunk: Chunk, rows: Any, in_doubt: bool) -> Ack:
-    known = labeler.lookup(chunk.key) if in_doubt else None
-    if known is None and in_doubt and labeler.capabilities.family == "none":
-        raise LabelError(
-            f"chunk {chunk.key} may or may not have reached the vendor, and this vendor cannot "
-            "be asked; look there whether it has the chunk"
-        )
-    return known or labeler.submit(chunk, rows)
+def _outside(vocabulary: Vocabulary, events: Sequence[LabelEvent]) -> dict[int, str]:
+    """Gives, by place, why a value is no label of the vocabulary."""
+    said = [event.value for event in events if event.value is not None]
+    try:
+        vocabulary.encode(said)
+        return {}
+    except LabelError:
+        pass
+    found: dict[int, str] = {}
+    for place, event in enumerate(events):
+        try:
+            vocabulary.encode([] if event.value is None else [event.value])
+        except LabelError as error:
+            found[place] = str(error)
+    return found
 
 
-def _itself(chunk: Chunk) -> Chunk:
-    return chunk
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
+
+
+def _nobody_knows(key: str) -> str:
+    return (
+        f"chunk {key} may or may not have reached the vendor, and this vendor cannot be asked by "
+        f"program; look there, then say rayal orders RUN_DIR --assume-sent {key} or "
+        f"--assume-lost {key}, and run the same command again"
+    )

@@ -242,6 +242,18 @@ def check_stopping(pool: Pool, stopping: StoppingRule, has_test_labels: bool) ->
         check(has_test_labels or any(label is not None for label in own))
 
 
+def over_limit(progress: Progress, promised_minor: int, limit_minor: int | None) -> str | None:
+    """Gives why the next batch is not ordered: it would go beyond what may be spent; or None."""
+    held = progress.amount_minor + promised_minor
+    if limit_minor is None or held + progress.next_amount_minor <= limit_minor:
+        return None
+    return (
+        f"the labels cost {progress.amount_minor} minor units, {promised_minor} are on order, and "
+        f"the next batch costs {progress.next_amount_minor}: more than "
+        f"max_amount_minor={limit_minor}"
+    )
+
+
 def check_labeler(pool: Pool, labeler: Labeler) -> None:
     """Refuses a labeler that could not be sent the rows of this pool, before any is ordered.
 

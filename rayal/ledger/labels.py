@@ -6,26 +6,27 @@ never an update, since vendors recall and edit answers that were final.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, select
+from sqlalchemy import Connection, and_, select
 
 from rayal.errors import LabelError
+from rayal.ledger.quarantine import Odd, Terms, beyond, set_apart, waiting
 from rayal.ledger.records import to_json
-from rayal.ledger.schema import label_events
+from rayal.ledger.schema import label_events, quarantine
 from rayal.ledger.store import Store
+from rayal.ledger.views import IDS_A_SELECT, NAMES, Content, Key, newest, of_run
 from rayal.types import LabelEvent, Told
 
-_NAMES = ("event_id", "revision", "sample_id", "value", "annotator", "cost_minor", "at")
-_Key = tuple[str, int]
-_Content = tuple[int, str | None, str, int, str]
+_SEALED = ("round", "job_id", *NAMES)
+_MODULUS = 1 << 256
 _ROWS_A_FETCH = 20_000
-_IDS_A_SELECT = 5_000  # below the variable limits of both databases
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class StoredLabel:
     event: LabelEvent
 
 
+@dataclass(frozen=True)
+class Received:
+    """How many answers were new, and the sum of their hashes modulo 2^256."""
+
+    num: int = 0
+    num_odd: int = 0
+    seal: int = 0
+
+
 def append(
     connection: Connection,
     store: Store,
@@ -45,13 +55,16 @@ def append(
     job_id: str,
     events: Sequence[LabelEvent],
     received: str,
-) -> int:
-    """Inserts the events that are not there yet and gives their number.
+    odd: Sequence[Odd] = (),
+    terms: Terms | None = None,
+) -> Received:
+    """Inserts the events that are not there yet; those that are odd, or beyond the terms, go to
+    the quarantine.
 
     Raises:
         LabelError: an event came before with the same revision and another content.
     """
-    rows: dict[_Key, _Content] = {}
+    rows: dict[Key, Content] = {}
     texts: dict[tuple[type, Any], str] = {}
     for event in events:
         key, content = (event.event_id, event.revision), _content(event, texts)
@@ -62,21 +75,49 @@ def append(
         mine = rows.pop(key, None)
         if mine is not None:
             _compare(job_id, key, found, mine)
-    if rows:
-        place = {"run_id": run_id, "job_id": job_id, "round": round, "received": received}
-        fresh = [
-            {**place, **dict(zip(_NAMES, (*key, *content), strict=True))}
-            for key, content in rows.items()
-        ]
+    apart = {
+        (one.event.event_id, one.event.revision): (_content(one.event, texts), one.why)
+        for one in odd
+    }
+    if terms is not None and rows:
+        rows |= waiting(connection, run_id, job_id, rows)
+        apart |= beyond(connection, run_id, job_id, rows, terms)
+    place = {"run_id": run_id, "job_id": job_id, "round": round, "received": received}
+    fresh = [
+        {**place, **dict(zip(NAMES, (*key, *content), strict=True))}
+        for key, content in rows.items()
+    ]
+    if fresh:
         connection.execute(store.insert_new(label_events), fresh)
-    return len(rows)
+    kept = set_apart(connection, store, run_id, job_id, place, apart) if apart else []
+    seal = sum(seal_of(row) for row in (*fresh, *kept)) % _MODULUS
+    return Received(len(rows), len(kept), seal)
+
+
+def seal_of(row: Mapping[str, Any]) -> int:
+    """Gives the hash of an answer's row, as a number."""
+    said = "\x1f".join([repr(row[name]) for name in _SEALED] + [row.get("why", "")])
+    return int.from_bytes(hashlib.sha256(said.encode()).digest(), "big")
+
+
+def sealed(connection: Connection, run_id: str) -> Received:
+    """Gives how many answers there are, and the sum of their hashes modulo 2^256. O(answers)."""
+    nums, total = [0, 0], 0
+    for place, table in enumerate((label_events, quarantine)):
+        rows = connection.execution_options(yield_per=_ROWS_A_FETCH).execute(
+            select(table).where(table.c.run_id == run_id)
+        )
+        for row in rows.mappings():
+            nums[place] += 1
+            total = (total + seal_of(dict(row))) % _MODULUS
+    return Received(nums[0], nums[1], total)
 
 
 def current(
     connection: Connection, run_id: str, round: int | None, job_id: str | None
 ) -> list[StoredLabel]:
     """Gives the answers that hold now, in order of (round, job, sample, event)."""
-    wanted = _newest(run_id, round)
+    wanted = newest(connection, run_id, round)
     if job_id is not None:
         wanted = and_(wanted, label_events.c.job_id == job_id)
     found = [
@@ -104,7 +145,7 @@ def told(connection: Connection, run_id: str, start: int, before: int) -> Told:
     """Gives the answers that hold of the rounds from `start` to before one, as columns: a million
     events as objects take 1.2 GiB, as columns 0.1."""
     mine = label_events.c
-    wanted = and_(_newest(run_id, None), mine.round >= start, mine.round < before)
+    wanted = and_(newest(connection, run_id, None), mine.round >= start, mine.round < before)
     rows = connection.execution_options(yield_per=_ROWS_A_FETCH).execute(
         select(mine.sample_id, mine.annotator, mine.value).where(wanted)
     )
@@ -122,32 +163,11 @@ def told(connection: Connection, run_id: str, start: int, before: int) -> Told:
     return Told(ids_A, tuple(who), annotator_A, texts, value_A)
 
 
-def answered_ids(connection: Connection, run_id: str, round: int) -> set[int]:
-    """Gives the samples of a round that have any answer, refusals and withdrawn ones included."""
-    found = select(label_events.c.sample_id).distinct().where(_of_run(run_id, round))
-    return set(connection.scalars(found))
-
-
-def spend(connection: Connection, run_id: str, round: int | None) -> dict[str, int]:
-    """Gives the number of samples that have a label, and what all answers cost together.
-
-    A withdrawn answer stays paid: it counts in the amount and not in the labels.
-    """
-    labelled = select(func.count(label_events.c.sample_id.distinct())).where(_newest(run_id, round))
-    amount = select(func.coalesce(func.sum(label_events.c.cost_minor), 0)).where(
-        _of_run(run_id, round)
-    )
-    return {
-        "labels": int(connection.scalar(labelled) or 0),
-        "amount_minor": int(connection.scalar(amount) or 0),
-    }
-
-
 def digest_lines(connection: Connection, run_id: str) -> Iterator[str]:
     """Gives one line an event, in an order that does not depend on arrival; times are left out."""
     order = (label_events.c.round, label_events.c.sample_id)
     rows = connection.execution_options(yield_per=10_000).execute(
-        select(label_events).where(_of_run(run_id, None)).order_by(*order)
+        select(label_events).where(of_run(run_id, None)).order_by(*order)
     )
     for _, group in groupby(rows, key=lambda row: (row.round, row.sample_id)):
         yield from sorted(
@@ -167,23 +187,7 @@ def digest_lines(connection: Connection, run_id: str) -> Iterator[str]:
         )
 
 
-def _of_run(run_id: str, round: int | None) -> ColumnElement[bool]:
-    mine = label_events.c.run_id == run_id
-    return mine if round is None else and_(mine, label_events.c.round == round)
-
-
-def _newest(run_id: str, round: int | None) -> ColumnElement[bool]:
-    newer = label_events.alias("newer")
-    superseded = exists().where(
-        newer.c.run_id == label_events.c.run_id,
-        newer.c.job_id == label_events.c.job_id,
-        newer.c.event_id == label_events.c.event_id,
-        newer.c.revision > label_events.c.revision,
-    )
-    return and_(_of_run(run_id, round), label_events.c.value.is_not(None), ~superseded)
-
-
-def _content(event: LabelEvent, texts: dict[tuple[type, Any], str]) -> _Content:
+def _content(event: LabelEvent, texts: dict[tuple[type, Any], str]) -> Content:
     """Gives what a replay must bring again, and the time; `texts` are the values met so far."""
     value = event.value
     text: str | None = None
@@ -216,11 +220,11 @@ def _plain(value: Any) -> Any:
 
 def _there(
     connection: Connection, run_id: str, job_id: str, event_ids: Sequence[str]
-) -> Iterator[tuple[_Key, _Content]]:
+) -> Iterator[tuple[Key, Content]]:
     mine = label_events.c
-    columns = [getattr(mine, name) for name in _NAMES]
-    for start in range(0, len(event_ids), _IDS_A_SELECT):
-        some = event_ids[start : start + _IDS_A_SELECT]
+    columns = [getattr(mine, name) for name in NAMES]
+    for start in range(0, len(event_ids), IDS_A_SELECT):
+        some = event_ids[start : start + IDS_A_SELECT]
         found = connection.execute(
             select(*columns).where(
                 mine.run_id == run_id, mine.job_id == job_id, mine.event_id.in_(some)
@@ -231,7 +235,7 @@ def _there(
             yield plain[:2], plain[2:]
 
 
-def _compare(job_id: str, key: _Key, found: _Content, new: _Content) -> None:
+def _compare(job_id: str, key: Key, found: Content, new: Content) -> None:
     if found[:4] == new[:4]:  # but for the time
         return
     event_id, revision = key

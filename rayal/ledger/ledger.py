@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import Connection
 
 from rayal.errors import LedgerError, RayalError
-from rayal.ledger import labels, records, runs, schema, steps
-from rayal.ledger.labels import StoredLabel
+from rayal.ledger import (
+    audit,
+    chain,
+    labels,
+    money,
+    quarantine,
+    records,
+    runs,
+    schema,
+    steps,
+    views,
+)
+from rayal.ledger.chain import Entry
+from rayal.ledger.labels import Received, StoredLabel
 from rayal.ledger.lease import LEASE_S, Lease, is_held
+from rayal.ledger.quarantine import Odd, Terms
 from rayal.ledger.runs import Run, State
 from rayal.ledger.steps import Event
 from rayal.ledger.store import Store
-from rayal.types import LabelEvent, Told
+from rayal.types import Chunk, LabelEvent, Told
 
 T = TypeVar("T")
 
@@ -51,7 +62,9 @@ class Ledger:
                 store.read(lambda connection: schema.check_version(connection, store.name))
                 return cls(store, run_id, None)
             store.write(lambda connection: schema.prepare(connection, store.name))
-            return cls(store, run_id, Lease.take(store, run_id, lease_s))
+            ledger = cls(store, run_id, Lease.take(store, run_id, lease_s))
+            ledger._seal_what_is_there()
+            return ledger
         except BaseException:
             store.close()
             raise
@@ -126,7 +139,6 @@ class Ledger:
 
     def adopt(self, taken: Sequence[Event], answers: Sequence[StoredLabel]) -> None:
         """Records steps and labels of another run as this one's, all or none of them."""
-        epoch = 0 if self._lease is None else self._lease.epoch
 
         def work(connection: Connection) -> None:
             for event in taken:
@@ -138,14 +150,11 @@ class Ledger:
                     fingerprint=event.fingerprint,
                     record=records.encode(event.result, event.step),
                     notes=event.notes,
-                    epoch=epoch,
+                    epoch=self._epoch,
                     at=event.at,
                 )
             for one in answers:
-                given = [one.event]
-                labels.append(
-                    connection, self._store, self.run_id, one.round, one.job_id, given, _now()
-                )
+                self._receive(connection, one.round, one.job_id, [one.event])
 
         self._commit(work)
 
@@ -204,17 +213,27 @@ class Ledger:
 
     # --------------------------------------------------------------------------------- the labels
 
-    def append_labels(self, round: int, job_id: str, events: Sequence[LabelEvent]) -> int:
-        """Records answers in one transaction and gives how many were new.
+    def append_labels(
+        self,
+        round: int,
+        job_id: str,
+        events: Sequence[LabelEvent],
+        odd: Sequence[Odd] = (),
+        terms: Terms | None = None,
+    ) -> int:
+        """Records answers in one transaction and gives how many were new. Those that are `odd`, or
+        go beyond the terms, are kept in the quarantine.
 
         Raises:
             LabelError: an answer came before with the same revision and another content.
         """
-        if not events:
+        if not events and not odd:
             return 0
-        return self._commit(
-            lambda c: labels.append(c, self._store, self.run_id, round, job_id, events, _now())
-        )
+        return self._commit(lambda c: self._receive(c, round, job_id, events, odd, terms)).num
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """Gives the answers that were not taken, each with `why`."""
+        return self._orders(lambda c: quarantine.in_quarantine(c, self.run_id)) or []
 
     def labels(self, round: int | None = None, job_id: str | None = None) -> list[StoredLabel]:
         """Gives the answers that hold now, by (round, job, sample, event): of each the highest
@@ -227,11 +246,64 @@ class Ledger:
 
     def answered_ids(self, round: int) -> set[int]:
         """Gives the samples of a round that have any answer, also a refused or withdrawn one."""
-        return self._store.read(lambda c: labels.answered_ids(c, self.run_id, round))
+        return self._store.read(lambda c: views.answered_ids(c, self.run_id, round))
 
     def spend(self, round: int | None = None) -> dict[str, int]:
         """Gives {"labels": samples with a label, "amount_minor": what all answers cost}."""
-        return self._store.read(lambda c: labels.spend(c, self.run_id, round))
+        return self._store.read(lambda c: views.spend(c, self.run_id, round))
+
+    # --------------------------------------------------------------------------------- the orders
+
+    def intend(
+        self, round: int, job_id: str, chunks: Sequence[Chunk], limit_minor: int | None
+    ) -> None:
+        """Records what is going to leave and sets its cost aside: all chunks in one transaction, or
+        none. What is recorded already must be the same.
+
+        Raises:
+            LedgerError: a chunk was recorded with another payload or cost.
+            LabelError: all that was spent and set aside would be above the limit.
+        """
+
+        self._commit(
+            lambda c: money.intend(
+                c, self.run_id, round, job_id, chunks, limit_minor, self._epoch, _now()
+            )
+        )
+
+    def log(
+        self,
+        round: int,
+        subject: str,
+        what: str,
+        detail: Mapping[str, Any] | None = None,
+        at: str | None = None,
+    ) -> None:
+        """Adds an entry to the chain: what happens to a chunk or a job; no part of the digest."""
+        self._commit(
+            lambda c: chain.append(
+                c,
+                self.run_id,
+                round=round,
+                subject=subject,
+                what=what,
+                detail=detail or {},
+                epoch=self._epoch,
+                at=at or _now(),
+            )
+        )
+
+    def logged(self, subject: str | None = None) -> list[Entry]:
+        """Gives the chain's entries in order, all or those of a chunk, job or step."""
+        return self._orders(lambda c: list(chain.entries(c, self.run_id, subject))) or []
+
+    def promised(self) -> int:
+        """Gives what open orders may still cost, in minor units."""
+        return self._orders(lambda c: money.promised(c, self.run_id)) or 0
+
+    def problems(self) -> list[str]:
+        """Gives a line for each thing that is not as it was recorded; none: all is."""
+        return self._orders(lambda c: audit.problems(c, self.run_id)) or []
 
     def digest(self) -> str:
         """Gives a sha256 of every step and label: equal for runs that did the same.
@@ -240,19 +312,60 @@ class Ledger:
         and portions in which labels arrived.
         """
 
-        def work(connection: Connection) -> str:
-            sha = hashlib.sha256()
-            parts = (steps.digest_lines, labels.digest_lines)
-            for line in chain.from_iterable(part(connection, self.run_id) for part in parts):
-                sha.update(line.encode() + b"\n")
-            return sha.hexdigest()
-
-        return self._store.read(work)
+        return self._store.read(lambda c: audit.digest(c, self.run_id))
 
     # -------------------------------------------------------------------------------------- below
 
+    @property
+    def _epoch(self) -> int:
+        return 0 if self._lease is None else self._lease.epoch
+
+    def _orders(self, work: Callable[[Connection], T]) -> T | None:
+        """Reads the tables of orders; None where a rayal wrote the ledger that had none."""
+        return self._store.read(lambda c: work(c) if schema.has_orders(c) else None)
+
+    def _seal_what_is_there(self) -> None:
+        """Seals the answers of a rayal that had no chain."""
+        if not self._store.read(lambda c: audit.is_unsealed(c, self.run_id)):
+            return
+
+        def work(connection: Connection) -> None:
+            there = labels.sealed(connection, self.run_id)
+            self._log_received(connection, 0, "", there, _now())
+
+        self._commit(work)
+
+    def _receive(
+        self,
+        connection: Connection,
+        round: int,
+        job_id: str,
+        events: Sequence[LabelEvent],
+        odd: Sequence[Odd] = (),
+        terms: Terms | None = None,
+    ) -> Received:
+        place, now = (connection, self._store, self.run_id, round, job_id), _now()
+        came = labels.append(*place, events, now, odd, terms)
+        if came.num or came.num_odd:
+            self._log_received(connection, round, job_id, came, now)
+        return came
+
+    def _log_received(
+        self, connection: Connection, round: int, job_id: str, came: Received, at: str
+    ) -> None:
+        seal = {"num": came.num, "num_odd": came.num_odd, "seal": f"{came.seal:064x}"}
+        chain.append(
+            connection,
+            self.run_id,
+            round=round,
+            subject=job_id,
+            what="received",
+            detail=seal,
+            epoch=self._epoch,
+            at=at,
+        )
+
     def _record(self, round: int, step: str, mark: str, text: str, notes: dict[str, Any]) -> None:
-        epoch = 0 if self._lease is None else self._lease.epoch
         self._commit(
             lambda connection: steps.append(
                 connection,
@@ -262,7 +375,7 @@ class Ledger:
                 fingerprint=mark,
                 record=text,
                 notes=notes,
-                epoch=epoch,
+                epoch=self._epoch,
                 at=_now(),
             )
         )

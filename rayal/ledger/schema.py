@@ -21,11 +21,12 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    update,
 )
 
 from rayal.errors import LedgerError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: chain, reservations, quarantine
 
 metadata = MetaData()
 
@@ -75,6 +76,50 @@ label_events = Table(
     Index("label_events_by_sample", "run_id", "round", "sample_id"),
 )
 
+quarantine = Table(  # answers that fit no order: kept, and no labels
+    "quarantine",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("sample_id", BigInteger, nullable=False),
+    Column("value", Text),
+    Column("annotator", Text, nullable=False),
+    Column("cost_minor", BigInteger, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("received", String(40), nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+reservations = Table(  # what a chunk may cost, set aside before it leaves
+    "reservations",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("chunk_key", Text, primary_key=True),
+    Column("round", Integer, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("num_answers", BigInteger, nullable=False),
+    Column("cost_minor", BigInteger, nullable=False),
+)
+
+chain = Table(  # each entry holds the hash of the one before it
+    "chain",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("round", Integer, nullable=False),
+    Column("subject", Text, nullable=False),  # a chunk's key, a job's, or a step's name
+    Column("what", String(20), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("at", String(40), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("chain_by_subject", "run_id", "subject"),
+)
+
 lease = Table(
     "lease",
     metadata,
@@ -97,15 +142,16 @@ def prepare(connection: Connection, name: str) -> None:
     Raises:
         LedgerError: the tables are those of a newer rayal.
     """
-    if inspect(connection).has_table(schema_version.name):
-        check_version(connection, name)
-        return
-    metadata.create_all(connection)
-    connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+    if not inspect(connection).has_table(schema_version.name):
+        metadata.create_all(connection)
+        connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+    elif check_version(connection, name) < SCHEMA_VERSION:  # which had fewer tables
+        metadata.create_all(connection)
+        connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
 
 
-def check_version(connection: Connection, name: str) -> None:
-    """Refuses a database without rayal's tables, or with those of a newer rayal.
+def check_version(connection: Connection, name: str) -> int:
+    """Gives the version of rayal's tables; refuses a database without, or with newer ones.
 
     Raises:
         LedgerError: there is no schema version, or it is above SCHEMA_VERSION.
@@ -118,3 +164,12 @@ def check_version(connection: Connection, name: str) -> None:
             f"the ledger {name} has schema version {found}, this rayal knows versions up to "
             f"{SCHEMA_VERSION}; use the rayal that wrote it, or a newer one"
         )
+    return int(found)
+
+
+def has_orders(connection: Connection) -> bool:
+    """Whether the tables of version 2 are there; a reader makes none."""
+    known = connection.info  # of the database's connection, which outlives this one
+    if not known.get("has_orders"):
+        known["has_orders"] = inspect(connection).has_table(chain.name)
+    return bool(known["has_orders"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
-from rayal.ledger import records, schema
+from rayal.ledger import chain, records, schema
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,17 @@ def append(
         "at": at,
     }
     connection.execute(insert(schema.events).values(**row))
+    seal = {"fingerprint": fingerprint, "record": hashlib.sha256(record.encode()).hexdigest()}
+    chain.append(
+        connection,
+        run_id,
+        round=round,
+        subject=step,
+        what="step",
+        detail=seal,
+        epoch=epoch,
+        at=at,
+    )
 
 
 def recorded(

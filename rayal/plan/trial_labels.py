@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from rayal import ordering
 from rayal.engine.survivors import Taken
 from rayal.history import History
 from rayal.ledger import Ledger
+from rayal.ordering import Orders
 from rayal.plan.laws import Law, Point, each, fit
 from rayal.plan.measured import LabelTimes, Parts
 from rayal.pool import Shard
@@ -118,15 +118,16 @@ class _Paper:
         labeler = copy.copy(self.parts.labeler)
         folder = str(self.dir.path / "labeler")
         labeler.bind(lambda ids: [self.known[int(i)] for i in ids], words, folder)  # type: ignore[attr-defined]
+        orders = Orders(ledger, labeler, "trial", words, past.ids_of)
         with self.clock("order", number):
-            order = ordering.place(ledger, labeler, "trial", t, rows)
+            order = orders.place(t, rows)
             ledger.once(t, "ordered", lambda _: order, t)
         with self.clock("answer", number):
-            ordering.drain(ledger, labeler, t, order, words)
+            orders.drain(t, order)
             past.missing(t)
             past.num_refused(t)
         with self.clock("replay", number):
-            ordering.drain(ledger, labeler, t, order, words)
+            orders.drain(t, order)
         with self.clock("look", len(ledger.labels())):
             past.labels(t + 1)
 

@@ -30,7 +30,8 @@ class Chunk:
     start: int
     stop: int
     payload_sha256: str
-    cost_minor: int = 0
+    cost_minor: int = 0  # of all its answers
+    overlap: int = 1  # answers a row
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,10 @@ def test_a_newer_or_foreign_database_is_refused(tmp_path):
     path, url = tmp_path / "ledger.db", f"sqlite:///{tmp_path}/ledger.db"
     Ledger.open(url, "run", writer=True).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE rayal_schema SET version = 2")
+        connection.execute("UPDATE rayal_schema SET version = 3")
     connection.close()
     for writer in (True, False):
-        with pytest.raises(LedgerError, match=r"schema version 2, this rayal knows .* up to 1"):
+        with pytest.raises(LedgerError, match=r"schema version 3, this rayal knows .* up to 2"):
             Ledger.open(url, "run", writer=writer)
     sqlite3.connect(tmp_path / "other.db").close()
     (tmp_path / "other.db").touch()
