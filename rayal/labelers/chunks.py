@@ -39,6 +39,7 @@ def cut(
     rows_per_chunk: int,
     price_minor: int,
     payload_sha256: Callable[[pa.Table], str],
+    overlap: int = 1,
 ) -> tuple[Chunk, ...]:
     """Gives the chunks of a batch in row order, the last one short: the same for the same rows.
 
@@ -59,7 +60,8 @@ def cut(
                 start=start,
                 stop=start + part.num_rows,
                 payload_sha256=payload_sha256(part),
-                cost_minor=price_minor * part.num_rows,
+                cost_minor=price_minor * part.num_rows * overlap,
+                overlap=overlap,
             )
         )
     return tuple(chunks)

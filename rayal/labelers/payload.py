@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -79,6 +80,11 @@ def encode(rows: pa.Table, names: Sequence[str], format: str) -> bytes:
             f"a value of {', '.join(names)} cannot be written as {format} ({error}); mend it at "
             "the source, or start a new run that names the columns to send in labeler.columns"
         ) from error
+
+
+def sha256(rows: pa.Table) -> str:
+    """Gives the hash of all columns of some rows, as lines of JSON."""
+    return hashlib.sha256(encode(rows, rows.schema.names, "jsonl")).hexdigest()
 
 
 def ids_of(content: bytes, format: str) -> dict[int, str | None]:

@@ -71,7 +71,9 @@ def append(
         found = rows.setdefault(key, content)
         if found is not content:
             _compare(job_id, key, found, content)
+    known: set[str] = set()
     for key, found in _there(connection, run_id, job_id, sorted({one for one, _ in rows})):
+        known.add(key[0])
         mine = rows.pop(key, None)
         if mine is not None:
             _compare(job_id, key, found, mine)
@@ -79,9 +81,9 @@ def append(
         (one.event.event_id, one.event.revision): (_content(one.event, texts), one.why)
         for one in odd
     }
-    if terms is not None and rows:
-        rows |= waiting(connection, run_id, job_id, rows)
-        apart |= beyond(connection, run_id, job_id, rows, terms)
+    if terms is not None:
+        rows |= waiting(connection, run_id, job_id, rows, terms)
+        apart |= beyond(connection, run_id, job_id, rows, known, terms)
     place = {"run_id": run_id, "job_id": job_id, "round": round, "received": received}
     fresh = [
         {**place, **dict(zip(NAMES, (*key, *content), strict=True))}

@@ -227,7 +227,7 @@ class Ledger:
         Raises:
             LabelError: an answer came before with the same revision and another content.
         """
-        if not events and not odd:
+        if not events and not odd and (terms is None or terms.limit_minor is None):
             return 0
         return self._commit(lambda c: self._receive(c, round, job_id, events, odd, terms)).num
 

@@ -15,6 +15,7 @@ from rayal.ledger.views import IDS_A_SELECT, NAMES, Content, Key, newest, spend
 from rayal.types import LabelEvent
 
 _TOO_MANY = "one answer too many:"
+_TOO_DEAR = "costs"
 
 
 @dataclass(frozen=True)
@@ -50,68 +51,89 @@ def in_quarantine(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     return [{**row, "value": json.loads(row["value"] or "null")} for row in rows.mappings()]
 
 
-def waiting(
-    connection: Connection, run_id: str, job_id: str, rows: Mapping[Key, Content]
-) -> dict[Key, Content]:
-    """Gives the answers that were too many, of samples from which one is withdrawn now."""
-    ids = sorted({content[0] for content in rows.values() if content[1] is None})
-    mine = quarantine.c
-    found: dict[Key, Content] = {}
-    for start in range(0, len(ids), IDS_A_SELECT):
-        wanted = select(*(getattr(mine, name) for name in NAMES)).where(
-            mine.run_id == run_id,
-            mine.job_id == job_id,
-            mine.sample_id.in_(ids[start : start + IDS_A_SELECT]),
-            mine.why.startswith(_TOO_MANY),
-        )
-        for row in connection.execute(wanted):
-            plain = tuple(row)
-            if not _is_there(connection, run_id, job_id, plain[:2]):
-                found[plain[:2]] = plain[2:]
-    return {key: content for key, content in found.items() if key not in rows}
-
-
-def _is_there(connection: Connection, run_id: str, job_id: str, key: Key) -> bool:
-    taken = label_events.c
-    found = connection.scalar(
-        select(taken.event_id).where(
-            taken.run_id == run_id,
-            taken.job_id == job_id,
-            taken.event_id == key[0],
-            taken.revision == key[1],
-        )
-    )
-    return found is not None
-
-
 def beyond(
-    connection: Connection, run_id: str, job_id: str, rows: dict[Key, Content], terms: Terms
+    connection: Connection,
+    run_id: str,
+    job_id: str,
+    rows: dict[Key, Content],
+    known: set[str],
+    terms: Terms,
 ) -> dict[Key, tuple[Content, str]]:
-    """Takes out of `rows` what is beyond the terms, and gives it with why. In the order of events,
-    so that the portions in which answers come matter as little as they can."""
+    """Takes out of `rows` what is beyond the terms, and gives it with why.
+
+    An answer (an event with all its revisions) is in or out for good: in, once it came while its
+    sample had a place. In the order of events, so that portions matter as little as they can.
+    `known`: events of which a revision was taken before.
+    """
     apart: dict[Key, tuple[Content, str]] = {}
     if terms.overlap is not None:
+        names = sorted({event_id for event_id, _ in rows})
+        out = _too_many(connection, run_id, job_id, names)
         holding = _holding(connection, run_id, job_id, sorted({one[0] for one in rows.values()}))
-        for key in sorted(rows):
-            sample_id, text, *_ = rows[key]
-            names = holding.setdefault(sample_id, set())
-            if key[0] in names:
-                if text is None:  # withdrawn: its place is free
-                    names.discard(key[0])
-            elif text is not None and len(names) >= terms.overlap:
-                apart[key] = rows.pop(key), f"{_TOO_MANY} {terms.overlap} were ordered a sample"
-            elif text is not None:
-                names.add(key[0])
+        revisions: dict[str, list[int]] = {name: [] for name in names}
+        for event_id, revision in sorted(rows):
+            revisions[event_id].append(revision)
+        for event_id, some in revisions.items():
+            sample_id, newest_text, *_ = rows[event_id, some[-1]]
+            inside = holding.setdefault(sample_id, set())
+            full = len(inside) >= terms.overlap and newest_text is not None
+            if event_id not in known and (event_id in out or full):
+                why = f"{_TOO_MANY} {terms.overlap} were ordered a sample"
+                apart |= {(event_id, r): (rows.pop((event_id, r)), why) for r in some}
+            elif newest_text is not None:
+                inside.add(event_id)
     if terms.limit_minor is not None:
         spent = spend(connection, run_id, None)["amount_minor"]
         for key in sorted(rows):
             cost_minor = rows[key][3]
             if cost_minor > 0 and spent + cost_minor > terms.limit_minor:
-                why = f"costs {cost_minor} where {terms.limit_minor - spent} are left of the limit"
+                left = terms.limit_minor - spent
+                why = f"{_TOO_DEAR} {cost_minor} where {left} are left of the limit"
                 apart[key] = rows.pop(key), why
             else:
                 spent += cost_minor
     return apart
+
+
+def waiting(
+    connection: Connection, run_id: str, job_id: str, rows: Mapping[Key, Content], terms: Terms
+) -> dict[Key, Content]:
+    """Gives a job's answers that were too dear: the limit may be higher now, or a refund came."""
+    if terms.limit_minor is None:
+        return {}
+    mine, taken = quarantine.c, label_events.c
+    was_taken = exists().where(
+        taken.run_id == mine.run_id,
+        taken.job_id == mine.job_id,
+        taken.event_id == mine.event_id,
+        taken.revision == mine.revision,
+    )
+    found = connection.execute(
+        select(*(getattr(mine, name) for name in NAMES)).where(
+            mine.run_id == run_id,
+            mine.job_id == job_id,
+            mine.why.startswith(_TOO_DEAR),
+            ~was_taken,
+        )
+    )
+    again = {tuple(row)[:2]: tuple(row)[2:] for row in found}
+    return {key: content for key, content in again.items() if key not in rows}
+
+
+def _too_many(
+    connection: Connection, run_id: str, job_id: str, event_ids: Sequence[str]
+) -> set[str]:
+    mine = quarantine.c
+    found: set[str] = set()
+    for start in range(0, len(event_ids), IDS_A_SELECT):
+        wanted = select(mine.event_id).where(
+            mine.run_id == run_id,
+            mine.job_id == job_id,
+            mine.event_id.in_(event_ids[start : start + IDS_A_SELECT]),
+            mine.why.startswith(_TOO_MANY),
+        )
+        found |= set(connection.scalars(wanted))
+    return found
 
 
 def _holding(

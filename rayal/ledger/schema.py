@@ -65,7 +65,7 @@ label_events = Table(
     Column("run_id", Text, primary_key=True),
     Column("job_id", Text, primary_key=True),
     Column("event_id", Text, primary_key=True),
-    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
     Column("sample_id", BigInteger, nullable=False),
     Column("value", Text),  # canonical JSON; NULL: refused, skipped or withdrawn
     Column("annotator", Text, nullable=False),
@@ -82,7 +82,7 @@ quarantine = Table(  # answers that fit no order: kept, and no labels
     Column("run_id", Text, primary_key=True),
     Column("job_id", Text, primary_key=True),
     Column("event_id", Text, primary_key=True),
-    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False),
     Column("sample_id", BigInteger, nullable=False),
     Column("value", Text),
     Column("annotator", Text, nullable=False),
@@ -147,6 +147,9 @@ def prepare(connection: Connection, name: str) -> None:
         connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
     elif check_version(connection, name) < SCHEMA_VERSION:  # which had fewer tables
         metadata.create_all(connection)
+        if connection.dialect.name == "postgresql":  # SQLite's numbers have 64 bits anyway
+            wide = "ALTER TABLE label_events ALTER COLUMN revision TYPE BIGINT"
+            connection.exec_driver_sql(wide)
         connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
 
 
