@@ -24,6 +24,7 @@ from rayal.errors import ConfigError, LabelError
 from rayal.labelers import payload
 from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
+from rayal.labelers.gate import Gate, Redaction
 from rayal.labelers.inbox import Inbox
 from rayal.labelers.outbox import Manifest, Outbox
 from rayal.storage import is_disk_full, named, path_of
@@ -47,7 +48,8 @@ class FileDrop:
 
     outbox, inbox   the two folders; None: `outbox` and `inbox` in the folder that `bind` names
     format          of the parts, jsonl or csv; answers may come in either
-    columns         the payload columns that leave; None: all, but not why a row was picked
+    columns, pseudonyms, redact  what leaves, under which ids, and how (`Gate`)
+    overlap         answers a sample that are ordered and taken; None: any number, one is expected
     price_minor     of an answer that does not say what it cost; refusals and corrections cost 0
     """
 
@@ -56,17 +58,21 @@ class FileDrop:
         outbox: str | None = None,
         inbox: str | None = None,
         format: str = "jsonl",
-        columns: Sequence[str] | None = None,
+        columns: Sequence[str] | str | None = None,
         rows_per_chunk: int = 5_000,
         price_minor: int = 0,
         currency: str = "USD",
+        pseudonyms: str | None = None,
+        redact: Redaction | None = None,
+        overlap: int | None = None,
     ) -> None:
         if format not in ("jsonl", "csv"):
             raise ConfigError(f"file_drop cannot write '{format}'; choose jsonl or csv")
-        if isinstance(columns, str):
-            raise ConfigError(f"labeler.columns is '{columns}'; give a list: [{columns}]")
         check_prices(rows_per_chunk, price_minor)
-        self.format, self.columns = format, None if columns is None else tuple(columns)
+        if overlap is not None and overlap < 1:
+            raise ConfigError(f"labeler.overlap={overlap}; give 1 or more answers a sample")
+        self.format, self.overlap = format, overlap
+        self.gate = Gate(columns, pseudonyms, redact)
         self.rows_per_chunk = rows_per_chunk
         self.price_minor, self.currency = price_minor, currency
         self.capabilities = Capabilities(family="path", max_rows_per_chunk=rows_per_chunk)
@@ -101,26 +107,21 @@ class FileDrop:
             ConfigError: a column is not there, or its type has no form in the parts.
         """
         there = [*schema.names, *(n for n in PICK_COLUMNS if n not in schema.names)]
-        try:
-            names = payload.leaving(there, self.columns)
-        except LabelError as error:
-            raise ConfigError(str(error)) from None
+        self.gate.check(there)
+        names = self.gate.leaving(there)
         types = {name: schema.field(name).type for name in names if name in schema.names}
         formless = [name for name, kind in types.items() if not payload.has_form(kind)]
         if formless:
-            rest = [n for n in names if n not in (*formless, *payload.ID_COLUMNS)]
+            rest = [n for n in names if n not in (*formless, "sample_id", "source_id")]
             raise ConfigError(
                 f"file_drop cannot write column '{formless[0]}', which is {types[formless[0]]}; "
                 f"name the columns to send, such as 'labeler.columns=[{', '.join(rest)}]'"
             )
 
     def plan(self, job_id: str, rows: pa.Table) -> tuple[Chunk, ...]:
-        """Gives the chunks of a batch.
-
-        Raises:
-            LabelError: a column that is to leave is not in the batch.
-        """
-        return cut(job_id, rows, self.rows_per_chunk, self.price_minor, self._sha256)
+        """Gives the chunks of a batch, which has passed the gate."""
+        each = self.overlap or 1
+        return cut(job_id, rows, self.rows_per_chunk, self.price_minor, self._sha256, each)
 
     def submit(self, chunk: Chunk, rows: pa.Table) -> Ack:
         """Gives the ack of a chunk, placed now or before. `rows` are the chunk's own rows.
@@ -145,6 +146,7 @@ class FileDrop:
             "columns": [{"name": name, "type": str(schema.field(name).type)} for name in names],
             "cost_minor": chunk.cost_minor,
             "currency": self.currency,
+            "answers_a_row": chunk.overlap,
             "answer": self._answer_form(chunk.key),
         }
         return _ack(outbox.place(manifest, f"part-00000.{self.format}", content))
@@ -197,7 +199,7 @@ class FileDrop:
             self._bound()[0].erase(ack.key, [int(sample_id) for sample_id in ids])
 
     def _encoded(self, rows: pa.Table) -> tuple[list[str], bytes]:
-        names = payload.leaving(rows.schema.names, self.columns)
+        names = list(rows.schema.names)
         return names, payload.encode(rows, names, self.format)
 
     def _sha256(self, rows: pa.Table) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -79,15 +79,14 @@ class Gate:
                 f"'labeler.columns=[{some}]' (those of the pool), or labeler.columns={ALL}"
             )
         if self.columns == ALL:
-            return ["sample_id", *(name for name in there if name not in PICK_COLUMNS)]
+            return _ids_first(name for name in there if name not in PICK_COLUMNS)
         unknown = [name for name in self.columns if name not in names]
         if unknown:
             raise LabelError(
                 f"the labeler is to send {', '.join(unknown)}, which the batch does not have (it "
                 f"has: {', '.join(names)}); correct labeler.columns"
             )
-        wanted = dict.fromkeys(name for name in self.columns if name != "sample_id")
-        return ["sample_id", *wanted]
+        return _ids_first(self.columns)
 
     def passed(self, rows: pa.Table) -> pa.Table:
         """Gives the rows as they leave, in the same order.
@@ -128,6 +127,12 @@ class Gate:
             taken.add(name)
             given[place] = name
         return given
+
+
+def _ids_first(names: Iterable[str]) -> list[str]:
+    wanted = list(dict.fromkeys(names))
+    first = ["sample_id", *(name for name in wanted if name == "source_id")]
+    return [*first, *(name for name in wanted if name not in first)]
 
 
 def _pseudonym(secret: bytes, sample_id: int, attempt: int) -> int:

@@ -20,29 +20,6 @@ import pyarrow as pa
 
 from rayal.columns import is_vector, vectors
 from rayal.errors import LabelError
-from rayal.types import PICK_COLUMNS
-
-ID_COLUMNS = ("sample_id", "source_id")
-
-
-def leaving(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Gives the columns of a batch that leave: the ids, then `columns`, or where that is None every
-    column that is not about the pick: that would bias whoever labels.
-
-    Raises:
-        LabelError: a column is not in the batch.
-    """
-    if columns is None:
-        wanted = [name for name in names if name not in (*ID_COLUMNS, *PICK_COLUMNS)]
-    else:
-        wanted = [name for name in columns if name not in ID_COLUMNS]
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise LabelError(
-            f"the labeler is to send {', '.join(unknown)}, which the batch does not have (it has: "
-            f"{', '.join(names)}); correct labeler.columns"
-        )
-    return [name for name in ID_COLUMNS if name in names] + wanted
 
 
 def has_form(kind: pa.DataType) -> bool:

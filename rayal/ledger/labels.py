@@ -71,6 +71,8 @@ def append(
         found = rows.setdefault(key, content)
         if found is not content:
             _compare(job_id, key, found, content)
+    if terms is not None:
+        rows |= waiting(connection, run_id, job_id, rows, terms)
     known: set[str] = set()
     for key, found in _there(connection, run_id, job_id, sorted({one for one, _ in rows})):
         known.add(key[0])
@@ -82,7 +84,6 @@ def append(
         for one in odd
     }
     if terms is not None:
-        rows |= waiting(connection, run_id, job_id, rows, terms)
         apart |= beyond(connection, run_id, job_id, rows, known, terms)
     place = {"run_id": run_id, "job_id": job_id, "round": round, "received": received}
     fresh = [

@@ -84,7 +84,7 @@ def beyond(
                 inside.add(event_id)
     if terms.limit_minor is not None:
         spent = spend(connection, run_id, None)["amount_minor"]
-        for key in sorted(rows):
+        for key in sorted(rows, key=lambda one: (rows[one][3] > 0, one)):  # refunds first
             cost_minor = rows[key][3]
             if cost_minor > 0 and spent + cost_minor > terms.limit_minor:
                 left = terms.limit_minor - spent

@@ -185,11 +185,11 @@ def test_a_target_metric_without_test_labels(doors: Doors) -> None:
     pq.write_table(pq.read_table(source).drop_columns(["label"]), bare)
     ingest(str(bare), str(doors.folder / "bare"))
     words = "vocabulary={_target_: rayal.types.Vocabulary, kind: class, classes: [ant, bee]}"
-    doors.run("bare", "r", words, "labeler=file_drop", "stopping=target_metric").refused(
-        "stopping rule TargetMetric", "no test row has a label"
-    )
+    doors.run(
+        "bare", "r", words, "labeler=file_drop", "labeler.columns=all", "stopping=target_metric"
+    ).refused("stopping rule TargetMetric", "no test row has a label")
     assert not (doors.folder / "r").exists()
-    said = doors.run("bare", "r", words, "labeler=file_drop").done()
+    said = doors.run("bare", "r", words, "labeler=file_drop", "labeler.columns=all").done()
     assert "waiting for 20 of 20 labels of round 0" in said.err
 
 
@@ -203,7 +203,7 @@ def test_a_pool_without_labels_says_what_to_give(doors: Doors) -> None:
     doors.run("bare", "r", *words).refused(
         "no kept-apart labels", "another labeler than the oracle"
     )
-    doors.run("bare", "r", *words, "labeler=file_drop").done()
+    doors.run("bare", "r", *words, "labeler=file_drop", "labeler.columns=all").done()
 
 
 @pytest.mark.parametrize(

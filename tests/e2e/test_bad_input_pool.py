@@ -134,7 +134,9 @@ def test_any_parquet_with_an_embedding(doors: Doors) -> None:
     said = doors(*words, "--drop", "weight,score", "--test-share", "0").done()
     assert "note: column 'input_ids' is stored as lists: it is empty in row 0" in said.out
     assert "note: column 'spans' is stored as lists" in said.out
-    doors.run("pool", "r", "labeler=file_drop").done()  # which sends every column to a person
+    doors.run(
+        "pool", "r", "labeler=file_drop", "labeler.columns=all"
+    ).done()  # which sends every column to a person
     doors.run("pool", "s", "model.transform.column=input_ids").refused(
         "of 400 rows could not be decoded, more than max_rejected_share"
     )

@@ -65,7 +65,7 @@ def test_a_run_dir_that_is_a_file(doors: Doors, class_pool: Pool) -> None:
 def test_a_run_that_another_live_process_holds(
     doors: Doors, class_pool: Pool, tmp_path: Path
 ) -> None:
-    words = small(class_pool, "r", "labeler=file_drop", "poll_s=0.05")
+    words = small(class_pool, "r", "labeler=file_drop", "labeler.columns=all", "poll_s=0.05")
     first = Command(words, tmp_path / "first.log")
     try:
         assert first.until(lambda: "waiting" in _state(tmp_path / "r")), first.text()
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_architecture(doors: Doors, class_pool: Pool) ->
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_label_outside_the_vocabulary(doors: Doors, class_pool: Pool, suffix: str) -> None:
-    drop = ["labeler=file_drop", "num_rounds=1"]
+    drop = ["labeler=file_drop", "labeler.columns=all", "num_rounds=1"]
     assert "waiting for 20 of 20 labels" in doors.run(class_pool, "r", *drop).done().err
     run = doors.folder / "r"
     vendor = Vendor(class_pool, run)

@@ -37,7 +37,13 @@ def _answer(run: Path, pool: Pool, draw: random.Random) -> None:
 
 @pytest.mark.parametrize("consensus", ["majority", "one_coin", "dawid_skene"])
 def test_a_run_decides_among_annotators(doors: Doors, class_pool: Pool, consensus: str) -> None:
-    words = ["labeler=file_drop", "num_rounds=1", "budget=150", f"consensus={consensus}"]
+    words = [
+        "labeler=file_drop",
+        "labeler.columns=all",
+        "num_rounds=1",
+        "budget=150",
+        f"consensus={consensus}",
+    ]
     doors.run(class_pool, "r", *words).done()
     _answer(doors.folder / "r", class_pool, random.Random(0))
     doors.run(class_pool, "r", *words).done()

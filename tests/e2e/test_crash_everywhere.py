@@ -146,7 +146,7 @@ class Case:
         config = plain_config(
             f"pool.path={pool.path}", "model=linear", f"num_rounds={num_rounds}",
             f"budget={BUDGET}", "predictor.batch_rows=16", "trainer.min_steps=2",
-            "trainer.epochs=1", "strategy=k_center", "labeler=file_drop",
+            "trainer.epochs=1", "strategy=k_center", "labeler=file_drop", "labeler.columns=all",
             "labeler.rows_per_chunk=3", "run_dir=RUN_DIR", *more,
         )  # fmt: skip
         a_round = (

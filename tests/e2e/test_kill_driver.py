@@ -24,7 +24,7 @@ def _overrides(pool, run_dir: Path | str) -> list[str]:
         f"pool.path={pool.path}", "model=mlp", "model.module.hidden=[16]",
         f"num_rounds={NUM_ROUNDS}", f"budget={BUDGET}", "predictor.batch_rows=64",
         "trainer.min_steps=30", "strategy=cluster_margin", "strategy.num_candidates=300",
-        "strategy.scorer._target_=faults.Slow", "labeler=file_drop",
+        "strategy.scorer._target_=faults.Slow", "labeler=file_drop", "labeler.columns=all",
         "labeler.rows_per_chunk=8", "poll_s=0.1", f"run_dir={run_dir}",
     ]  # fmt: skip
 

@@ -26,7 +26,7 @@ def _overrides(pool, run_dir: Path | str) -> list[str]:
         f"num_rounds={NUM_ROUNDS}", f"budget={BUDGET}", "predictor.batch_rows=32",
         "trainer.min_steps=30", "strategy=cluster_margin", "strategy.num_candidates=300",
         "strategy.scorer._target_=faults.Slow", "labeler=file_drop", "poll_s=0.1",
-        f"run_dir={run_dir}",
+        "labeler.columns=all", f"run_dir={run_dir}",
     ]  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def test_folders_that_do_not_work_are_corrected_in_the_same_run_dir(
     doors: Doors, class_pool: Pool
 ) -> None:
     (doors.folder / "file").write_text("")
-    drop = ["labeler=file_drop", "num_rounds=1"]
+    drop = ["labeler=file_drop", "labeler.columns=all", "num_rounds=1"]
     wrong = [
         (["labeler.outbox=file/out"], ["labeler.outbox=file/out cannot be written (Not a direc"]),
         (
@@ -109,7 +109,7 @@ def test_folders_that_do_not_work_are_corrected_in_the_same_run_dir(
 def test_a_column_that_cannot_leave_is_refused_before_the_run_dir_is_claimed(
     doors: Doors, class_pool: Pool
 ) -> None:
-    words = ["labeler=file_drop", "num_rounds=1"]
+    words = ["labeler=file_drop", "labeler.columns=all", "num_rounds=1"]
     doors.run(class_pool, "r", *words, "labeler.columns=[foo]").refused(
         "is to send foo, which the batch does not have (it has: sample_id, embedding, ",
         "correct labeler.columns",

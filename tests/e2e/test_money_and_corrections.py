@@ -38,7 +38,13 @@ def _status(doors: Doors, run_dir: str) -> dict:
 
 def test_money_is_counted_at_what_labels_did_cost(doors: Doors, class_pool: Pool) -> None:
     rule = ["stopping=max_amount", "stopping.amount_minor=1500"]
-    words = [*rule, "labeler=file_drop", "labeler.price_minor=10", "num_rounds=9"]
+    words = [
+        *rule,
+        "labeler=file_drop",
+        "labeler.columns=all",
+        "labeler.price_minor=10",
+        "num_rounds=9",
+    ]
     for _ in range(9):
         doors.run(class_pool, "r", *words).done()
         if _status(doors, "r")["state"] == "done":
@@ -57,7 +63,12 @@ def test_money_is_counted_at_what_labels_did_cost(doors: Doors, class_pool: Pool
 def test_money_has_the_minor_unit_of_its_currency(
     doors: Doors, class_pool: Pool, currency: str, cost: str, minor: int, said: str
 ) -> None:
-    words = ["labeler=file_drop", f"labeler.currency={currency}", "num_rounds=1"]
+    words = [
+        "labeler=file_drop",
+        "labeler.columns=all",
+        f"labeler.currency={currency}",
+        "num_rounds=1",
+    ]
     doors.run(class_pool, "r", *words).done()
     assert _answer(doors.folder / "r", class_pool, cost=cost) == 20
     doors.run(class_pool, "r", *words).done()
@@ -79,7 +90,7 @@ def test_test_labels_count_as_money_and_not_as_labels(doors: Doors, class_pool: 
 
 
 def test_a_correction_of_an_earlier_round_is_taken(doors: Doors, class_pool: Pool) -> None:
-    words = ["labeler=file_drop", "num_rounds=2"]
+    words = ["labeler=file_drop", "labeler.columns=all", "num_rounds=2"]
     doors.run(class_pool, "r", *words).done()
     _answer(doors.folder / "r", class_pool)
     doors.run(class_pool, "r", *words).done()  # round 0 is done, round 1 waits
@@ -122,7 +133,7 @@ def test_an_engine_that_could_do_nothing(doors: Doors, class_pool: Pool, key: st
 
 
 def test_boxes_of_a_finished_round_may_be_put_away(doors: Doors, class_pool: Pool) -> None:
-    words = ["labeler=file_drop", "num_rounds=2"]
+    words = ["labeler=file_drop", "labeler.columns=all", "num_rounds=2"]
     doors.run(class_pool, "r", *words).done()
     _answer(doors.folder / "r", class_pool)
     doors.run(class_pool, "r", *words).done()

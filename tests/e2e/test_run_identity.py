@@ -75,7 +75,7 @@ def test_a_source_that_grew_does_not_stop_a_run_that_has_begun(doors: Doors) -> 
 def test_where_the_boxes_lie_is_no_part_of_the_digest(doors: Doors, class_pool: Pool) -> None:
     for name in ("a", "b"):
         boxes = [f"labeler.{box}={doors.folder / f'{name}.{box}'}" for box in ("outbox", "inbox")]
-        words = ["labeler=file_drop", *boxes, "poll_s=0.02"]
+        words = ["labeler=file_drop", "labeler.columns=all", *boxes, "poll_s=0.02"]
         vendor = Vendor(class_pool, doors.folder)
         vendor.outbox, vendor.inbox = (
             doors.folder / f"{name}.{box}" for box in ("outbox", "inbox")

@@ -81,7 +81,12 @@ def test_orders_and_answers_go_through_the_bucket(
     """Of folders of the run, and of an outbox of its own; each time by another process."""
     outbox = f"{url}-vendor/out"
     words = _words(
-        class_pool, url, scratch / "ledger.db", "labeler=file_drop", f"labeler.outbox={outbox}"
+        class_pool,
+        url,
+        scratch / "ledger.db",
+        "labeler=file_drop",
+        "labeler.columns=all",
+        f"labeler.outbox={outbox}",
     )
     inbox = Place.of(f"{url}/labeler/inbox")
     for _ in range(2):  # rounds

@@ -29,7 +29,7 @@ def bare(tmp_path):
     words = [
         f"pool.path={pool.path}", "model=linear", "num_rounds=2", "budget=10", VOCABULARY,
         "predictor.batch_rows=64", "trainer.min_steps=20", "labeler=file_drop",
-        f"run_dir={tmp_path / 'run'}",
+        "labeler.columns=all", f"run_dir={tmp_path / 'run'}",
     ]  # fmt: skip
     return pool, labels, words, tmp_path
 

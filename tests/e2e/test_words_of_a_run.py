@@ -117,7 +117,7 @@ def test_a_pool_without_labels_waits_for_them_and_has_no_report_yet(
     source = write_embeddings(doors.folder / "rows.parquet", 60)
     pq.write_table(pq.read_table(source).drop_columns(["label"]), source)
     ingest(str(source), str(doors.folder / "bare"), test_share=0.0)
-    said = doors.run("bare", "r", *words, "labeler=file_drop").done()
+    said = doors.run("bare", "r", *words, "labeler=file_drop", "labeler.columns=all").done()
     assert said.out.splitlines()[-1] == "r: waiting"
     assert not Path("r/report.html").exists()
 

@@ -62,4 +62,4 @@ def test_a_labeler_sees_the_columns_before_the_first_order(tmp_path):
     with pytest.raises(ConfigError, match=r"to send foo, .*\(it has: sample_id, embedding, took, "):
         preflight.check_labeler(pool, FileDrop(columns=["foo"]))
     with pytest.raises(ConfigError, match=r"'took', which is duration.*columns=\[embedding\]'"):
-        preflight.check_labeler(pool, FileDrop())
+        preflight.check_labeler(pool, FileDrop(columns="all"))

@@ -15,13 +15,13 @@ CLASSES = Vocabulary("class", ("cat", "dog", "7"))
 
 
 def drop(folder, vocabulary=CLASSES, **settings):
-    labeler = FileDrop(str(folder / "out"), str(folder / "in"), **settings)
+    labeler = FileDrop(str(folder / "out"), str(folder / "in"), **{"columns": "all", **settings})
     labeler.bind(None, vocabulary, str(folder))
     return labeler
 
 
 def ordered(labeler, ids, job_id="b0", **columns):
-    rows = pa.table({"sample_id": pa.array(ids, pa.int64()), **columns})
+    rows = labeler.gate.passed(pa.table({"sample_id": pa.array(ids, pa.int64()), **columns}))
     chunks = labeler.plan(job_id, rows)
     acks = [labeler.submit(one, rows.slice(one.start, one.stop - one.start)) for one in chunks]
     return Order(job_id, tuple(acks), len(ids))

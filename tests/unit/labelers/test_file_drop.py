@@ -44,12 +44,14 @@ def batch(num_rows=3):
 
 
 def drop(folder, vocabulary=CLASSES, **settings):
+    settings = {"columns": "all", **settings}
     labeler = FileDrop(str(folder / "out"), str(folder / "in"), **settings)
     labeler.bind(None, vocabulary, str(folder))
     return labeler
 
 
 def ordered(labeler, rows, job_id="b0"):
+    rows = labeler.gate.passed(rows)
     chunks = labeler.plan(job_id, rows)
     acks = [labeler.submit(one, rows.slice(one.start, one.stop - one.start)) for one in chunks]
     return Order(job_id, tuple(acks), rows.num_rows)
@@ -84,7 +86,8 @@ def test_a_part_holds_the_rows_and_its_manifest_says_so(tmp_path):
     assert manifest["parts"] == [
         {"name": "part-00000.jsonl", "rows": 2, "size_bytes": len(part), "sha256": sha256}
     ]
-    assert labeler.plan("b0", batch())[0].payload_sha256 == manifest["payload_sha256"] == sha256
+    passed = labeler.gate.passed(batch())
+    assert labeler.plan("b0", passed)[0].payload_sha256 == manifest["payload_sha256"] == sha256
     assert manifest["answer"]["label"] == {"kind": "class", "classes": ["cat", "dog"]}
     assert (manifest["rows"], manifest["cost_minor"], manifest["currency"]) == (2, 8, "EUR")
     assert str(tmp_path) not in json.dumps(manifest)
@@ -106,15 +109,18 @@ def test_csv_parts(tmp_path):
 def test_only_named_columns_leave(tmp_path):
     ordered(drop(tmp_path, columns=["text", "score"]), batch())
     line = (tmp_path / "out/b0-0000/part-00000.jsonl").read_text().splitlines()[2]
-    assert json.loads(line) == {"sample_id": 12, "source_id": "s2", "text": "x", "score": 0.5}
+    assert json.loads(line) == {"sample_id": 12, "text": "x", "score": 0.5}
     with pytest.raises(LabelError, match=r"is to send title, which the batch does not have"):
-        drop(tmp_path, columns=["title"]).plan("b1", batch())
+        ordered(drop(tmp_path, columns=["title"]), batch(), "b1")
+    ordered(drop(tmp_path, columns=["text", "source_id"]), batch(), "b2")
+    line = (tmp_path / "out/b2-0000/part-00000.jsonl").read_text().splitlines()[2]
+    assert list(json.loads(line)) == ["sample_id", "source_id", "text"]
 
 
 def test_a_chunk_is_placed_once_whatever_died_between(tmp_path, monkeypatch):
-    rows = batch()
     whole = drop(tmp_path / "whole")
-    ordered(whole, rows)
+    ordered(whole, batch())
+    rows = whole.gate.passed(batch())
     commit, count = storage.commit_file, [0]
 
     for at in (1, 2):
@@ -221,7 +227,7 @@ def test_settings_that_cannot_be_meant(tmp_path):
         FileDrop(rows_per_chunk=0)
     with pytest.raises(LabelError, match="not bound"):
         FileDrop().lookup("k")
-    labeler = FileDrop()
+    labeler = FileDrop(columns="all")
     labeler.bind(None, None, str(tmp_path))
     ordered(labeler, batch())
     assert (tmp_path / "outbox/b0-0000/manifest.json").exists()
@@ -265,7 +271,7 @@ FORMLESS = [
 def test_a_column_without_a_form_is_refused_before_an_order(kind, format):
     schema = schema_with(text=pa.string(), took=kind, day=pa.date32())
     with pytest.raises(ConfigError) as error:
-        FileDrop(format=format).check(schema)
+        FileDrop(columns="all", format=format).check(schema)
     assert "cannot write column 'took', which is " in str(error.value)
     assert "'labeler.columns=[text, day]'" in str(error.value)
     FileDrop(format=format, columns=["text", "day"]).check(schema)
@@ -300,7 +306,7 @@ FORMS = [
 
 @pytest.mark.parametrize(("kind", "value", "in_json", "in_csv"), FORMS)
 def test_a_column_that_passes_the_check_can_be_written(kind, value, in_json, in_csv):
-    FileDrop().check(schema_with(extra=kind))
+    FileDrop(columns="all").check(schema_with(extra=kind))
     rows = pa.table({"sample_id": [1, 2], "extra": pa.array([value, None], kind)})
     lines = payload.encode(rows, rows.schema.names, "jsonl").decode().splitlines()
     assert [json.loads(line)["extra"] for line in lines] == [in_json, None]
@@ -341,7 +347,7 @@ def test_folders_that_cannot_be_made_or_written(tmp_path, monkeypatch):
 
 def test_folders_below_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    labeler = FileDrop("~/to", "~/from")
+    labeler = FileDrop("~/to", "~/from", columns="all")
     labeler.bind(None, None, str(tmp_path / "run"))
     ordered(labeler, batch())
     assert (tmp_path / "to/b0-0000/manifest.json").exists()

@@ -90,7 +90,12 @@ def test_made_up_labels_are_of_the_kind() -> None:
 
 def test_a_vendor_is_not_asked(class_pool: Pool, tmp_path: Path) -> None:
     outbox = tmp_path / "outbox"
-    words = ("labeler=file_drop", f"labeler.outbox={outbox}", f"labeler.inbox={tmp_path}/inbox")
+    words = (
+        "labeler=file_drop",
+        "labeler.columns=all",
+        f"labeler.outbox={outbox}",
+        f"labeler.inbox={tmp_path}/inbox",
+    )
     parts = _parts(class_pool, tmp_path, *words)
     found = measure(parts, str(tmp_path / "trial"), 0.1)
     assert "FileDrop was not asked" in found.notes[0]
