@@ -80,15 +80,23 @@ class Orders:
         Raises:
             LabelError: an answer came before with the same revision and another content.
         """
-        terms = Terms(getattr(self.labeler, "overlap", None), self.limit_minor)
         num_new, more = 0, True
         while more:
             cursor = self._cursors.get(t, "")
             events, after = self.labeler.fetch(order, cursor)
-            fit, odd = self._sorted(t, events)
-            num_new += self.ledger.append_labels(t, order.job_id, fit, odd, terms)
+            num_new += self.take(t, order, events)
             self._cursors[t], more = after, after != cursor
         return num_new
+
+    def take(self, t: int, order: Order, events: Sequence[LabelEvent]) -> int:
+        """Records answers to an order, by the ids that left; gives how many were new.
+
+        Raises:
+            LabelError: as `drain`.
+        """
+        terms = Terms(getattr(self.labeler, "overlap", None), self.limit_minor)
+        fit, odd = self._sorted(t, events)
+        return self.ledger.append_labels(t, order.job_id, fit, odd, terms)
 
     def drain_earlier(self, t: int) -> None:
         """Brings what came late for the rounds before t into the ledger: corrections, and
@@ -107,6 +115,15 @@ class Orders:
         """Records that an order owes nothing more: what it had set aside is free."""
         if not any(one.what == "closed" for one in self.ledger.logged(order.job_id)):
             self._log(t, order.job_id, "closed")
+
+    def left_as(self, t: int) -> dict[int, int]:
+        """Gives, by the id that it left under, each sample of a round's batch."""
+        if t not in self._samples:
+            ids = self.ids_of(t)
+            gate = getattr(self.labeler, "gate", None)
+            left = ids if gate is None else gate.ids(ids)
+            self._samples[t] = dict(zip(left.tolist(), ids.tolist(), strict=True))
+        return self._samples[t]
 
     # -------------------------------------------------------------------------------------- below
 
@@ -205,7 +222,7 @@ class Orders:
 
     def _sorted(self, t: int, events: Sequence[LabelEvent]) -> tuple[list[LabelEvent], list[Odd]]:
         """Gives the answers by the pool's own ids, and apart those that fit no order or label."""
-        samples = self._left_as(t)
+        samples = self.left_as(t)
         fit: list[LabelEvent] = []
         odd: list[Odd] = []
         strange = _outside(self.vocabulary, events)
@@ -222,15 +239,6 @@ class Orders:
             else:
                 fit.append(mine)
         return fit, odd
-
-    def _left_as(self, t: int) -> dict[int, int]:
-        """Gives, by the id that it left under, each sample of a round's batch."""
-        if t not in self._samples:
-            ids = self.ids_of(t)
-            gate = getattr(self.labeler, "gate", None)
-            left = ids if gate is None else gate.ids(ids)
-            self._samples[t] = dict(zip(left.tolist(), ids.tolist(), strict=True))
-        return self._samples[t]
 
 
 def next_move(entries: Sequence[Entry], can: Capabilities) -> tuple[Move, float]:

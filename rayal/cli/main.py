@@ -21,6 +21,10 @@ COMMANDS = {
     "run": "run active learning:               rayal run experiment=digits strategy=margin",
     "select": "pick rows without the loop:        rayal select --outputs 'x/*.parquet' --out FILE",
     "status": "how a run stands:                  rayal status RUN_DIR [--json] [--digest]",
+    "orders": "what went out, what is in doubt:   rayal orders RUN_DIR [--assume-sent KEY]",
+    "labels": "answers that came in a file:       rayal labels ingest RUN_DIR FILE",
+    "audit": "what left; is the record whole:    rayal audit verify|sent RUN_DIR",
+    "vendor": "does an adapter keep the contract: rayal vendor check CONFIG.yaml",
     "export": "the labels bought, as Parquet:     rayal export RUN_DIR --out labels.parquet",
     "report": "write RUN_DIR/report.html anew:    rayal report RUN_DIR",
 }

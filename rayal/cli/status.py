@@ -63,6 +63,17 @@ def _lines(stands: dict[str, Any]) -> list[str]:
     lines = [f"{stands['state']}; {spend['labels']} labels"]
     if spend["amount_minor"]:
         lines[0] += f", {format_money(spend['amount_minor'], spend['currency'])}"
+    placed = stands["orders"]
+    if placed["promised_minor"] or placed["forecast_minor"] > spend["amount_minor"]:
+        on_order, whole = (
+            format_money(placed[name], spend["currency"])
+            for name in ("promised_minor", "forecast_minor")
+        )
+        lines.append(f"{on_order} on order; the whole run is going to cost about {whole}")
+    if placed["in_doubt"]:
+        lines.append(f"in doubt: {', '.join(placed['in_doubt'])}; see rayal orders")
+    if placed["num_quarantined"]:
+        lines.append(f"{placed['num_quarantined']} answers were not taken; see rayal orders")
     if stands["waiting_for"]:
         lines.append(f"waiting for {stands['waiting_for']}")
     if stands["error"]:

@@ -69,7 +69,7 @@ class AnswerReader:
             try:
                 if isinstance(fields, str):
                     raise LabelError(fields)
-                event = self._event(fields, asked, from_text=name.endswith(".csv"))
+                event = self.event_of(fields, asked, from_text=name.endswith(".csv"))
             except LabelError as error:
                 problems.append(f"{where}: {error}")
                 continue
@@ -77,7 +77,14 @@ class AnswerReader:
                 answers.append(Answer(event, where))
         return answers, problems
 
-    def _event(self, fields: Mapping[str, Any], asked: Asked, from_text: bool) -> LabelEvent | None:
+    def event_of(
+        self, fields: Mapping[str, Any], asked: Asked, from_text: bool
+    ) -> LabelEvent | None:
+        """Gives the answer of a line; None: it is another order's, or of an erased sample.
+
+        Raises:
+            LabelError: the line is no answer to what was asked.
+        """
         sample_id = _sample_id(fields, asked)
         if sample_id is None or sample_id in asked.erased or sample_id in asked.elsewhere:
             return None
