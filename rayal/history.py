@@ -118,7 +118,7 @@ class History:
 
     def missing(self, t: int) -> int:
         """Gives how many rows of round t's batch have no answer yet."""
-        answered = self.ledger.answered_ids(t)
+        answered = self.ledger.answered_ids(t) | self.ledger.erased()
         return sum(int(i) not in answered for i in self.ids_of(t))
 
     def ids_of(self, t: int) -> Ids:

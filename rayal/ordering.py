@@ -223,6 +223,7 @@ class Orders:
     def _sorted(self, t: int, events: Sequence[LabelEvent]) -> tuple[list[LabelEvent], list[Odd]]:
         """Gives the answers by the pool's own ids, and apart those that fit no order or label."""
         samples = self.left_as(t)
+        erased = self.ledger.erased()
         fit: list[LabelEvent] = []
         odd: list[Odd] = []
         strange = _outside(self.vocabulary, events)
@@ -230,6 +231,8 @@ class Orders:
             sample_id = samples.get(event.sample_id)
             if sample_id is None:
                 odd.append(Odd(event, "its sample was never ordered"))
+                continue
+            if sample_id in erased:
                 continue
             mine = event
             if sample_id != event.sample_id:

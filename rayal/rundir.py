@@ -26,7 +26,18 @@ from rayal import copies, storage
 from rayal.columns import content_hash
 from rayal.errors import ConfigError, LedgerError
 from rayal.storage import atomic_path, write_text
-from rayal.types import DETAILS, NO_ID, Batch, Ids, Kind, Label, Picks, Snapshot, Vocabulary
+from rayal.types import (
+    DETAILS,
+    NO_ID,
+    PICK_COLUMNS,
+    Batch,
+    Ids,
+    Kind,
+    Label,
+    Picks,
+    Snapshot,
+    Vocabulary,
+)
 
 _RUN = "run.json"
 
@@ -175,7 +186,7 @@ class RunDir:
                 f"{storage.named(path)} cannot be read ({error}), but the ledger has committed "
                 "it; restore the run's folder from a copy, or start a new run"
             ) from error
-        if not is_whole and content_hash(table) != record.content_hash:
+        if not is_whole and content_hash(table) not in (record.content_hash, *_noted(path)):
             raise LedgerError(
                 f"{storage.named(path)} ({table.num_rows} rows) is not the file of "
                 f"{record.num_rows} rows that the ledger committed; restore the run's folder from "
@@ -183,6 +194,33 @@ class RunDir:
             )
         self._whole.add(record)
         return table if columns is None else table.select(list(columns))
+
+    def without(self, record: Batch | Snapshot, ids: Ids) -> tuple[str, str] | None:
+        """Takes samples out of a committed file, and notes its new hash beside it; gives both
+        hashes, or None where none of them is in it. Of a batch their rows stay, empty."""
+        table = self.read(record)
+        is_gone = np.isin(sample_ids(table), ids)
+        if not is_gone.any():
+            return None
+        if isinstance(record, Snapshot):
+            table = table.filter(pa.array(~is_gone))
+        else:
+            places = np.where(is_gone, table.num_rows, np.arange(table.num_rows))
+            for number, field in enumerate(table.schema):
+                if field.name not in ("sample_id", *PICK_COLUMNS):
+                    column = _emptied(table.column(number), field, places)
+                    table = table.set_column(number, field, column)
+        path = self.inside(record.path)
+        before, temporary = content_hash(self.read(record)), path.with_suffix(".new")
+        after = _write(temporary, table)
+        if after == before:  # a command that died had come this far
+            storage.remove_file(temporary)
+            return None
+        # Noted first: whoever dies in between finds the file that the note speaks of, or the old.
+        write_text(_note(path), json.dumps({"content_hashes": [*_noted(path), after]}) + "\n")
+        storage.commit_file(temporary, path)
+        self._whole.discard(record)
+        return before, after
 
     # ------------------------------------------------------------------------------- snapshots
 
@@ -282,6 +320,34 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Writes a Parquet file under its final name, whole."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def _note(path: Path) -> Path:
+    """Where the hash of a file is noted from which samples were erased."""
+    return path.with_name(f"{path.name}.erased.json")
+
+
+def _noted(path: Path) -> list[str]:
+    note = storage.here(_note(path), again=True)
+    return list(json.loads(note.read_text())["content_hashes"]) if note.exists() else []
+
+
+def _emptied(column: pa.ChunkedArray, field: pa.Field, places: np.ndarray) -> pa.Array:
+    """Gives the values at these places; the place behind the last is an empty value."""
+    kind, nothing = field.type, None
+    if not field.nullable:
+        if pa.types.is_fixed_size_binary(kind):
+            nothing = b"\0" * kind.byte_width
+        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            nothing = ""
+        elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            nothing = b""
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            nothing = []
+        else:
+            nothing = pa.scalar(0).cast(kind).as_py()
+    whole = pa.concat_arrays([*column.chunks, pa.array([nothing], kind)])
+    return whole.take(pa.array(places))
 
 
 def _write(path: Path, table: pa.Table) -> str:

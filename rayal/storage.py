@@ -29,6 +29,12 @@ def remove_folder(folder: Path) -> None:
     disk.remove_folder(folder)
 
 
+def remove_file(path: Path) -> None:
+    """Removes one file, here and in the store that it is a copy of."""
+    copies.remove(path)
+    path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def atomic_path(final: Path | str, *, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path beside `final`; what the block leaves there gets its name.

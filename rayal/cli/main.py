@@ -24,6 +24,7 @@ COMMANDS = {
     "orders": "what went out, what is in doubt:   rayal orders RUN_DIR [--assume-sent KEY]",
     "labels": "answers that came in a file:       rayal labels ingest RUN_DIR FILE",
     "audit": "what left; is the record whole:    rayal audit verify|sent RUN_DIR",
+    "erase": "samples are forgotten, with proof:  rayal erase RUN_DIR --sample-id ID",
     "vendor": "does an adapter keep the contract: rayal vendor check CONFIG.yaml",
     "export": "the labels bought, as Parquet:     rayal export RUN_DIR --out labels.parquet",
     "report": "write RUN_DIR/report.html anew:    rayal report RUN_DIR",

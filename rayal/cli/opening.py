@@ -37,11 +37,7 @@ def labeler_of(config: Mapping[str, Any], run_dir: RunDir) -> tuple[Any, Vocabul
 
     vocabulary = Vocabulary(config["kind"], tuple(config["classes"]))
     labeler = build(config["labeler"])
-    if (bind := getattr(labeler, "bind", None)) is not None and not is_oracle(labeler):
-        bind(None, vocabulary, str(run_dir.path / "labeler"))
+    if (bind := getattr(labeler, "bind", None)) is not None:
+        # No labels are looked up: an oracle has written down what it was asked.
+        bind(lambda ids: [None] * len(ids), vocabulary, str(run_dir.path / "labeler"))
     return labeler, vocabulary
-
-
-def is_oracle(labeler: Any) -> bool:
-    """Whether a labeler answers from the pool itself: nothing leaves."""
-    return bool(getattr(labeler, "may_be_tried", False))

@@ -70,11 +70,16 @@ def _of_steps(connection: Connection, run_id: str, found: list[Entry]) -> Iterat
 
 def _of_labels(connection: Connection, run_id: str, found: list[Entry]) -> Iterator[str]:
     seals = [one.detail for one in found if one.what == "received"]
+    erased = [one.detail for one in found if one.what == "erase" and "after" in one.detail]
     there = labels.sealed(connection, run_id)
     written = Received(
         sum(int(one.get("num", 0)) for one in seals),
         sum(int(one.get("num_odd", 0)) for one in seals),
-        sum(int(str(one.get("seal", "0")), 16) for one in seals) % (1 << 256),
+        (
+            sum(int(str(one.get("seal", "0")), 16) for one in seals)
+            + sum(int(one["after"], 16) - int(one["before"], 16) for one in erased)
+        )
+        % (1 << 256),
     )
     if there == written:
         return

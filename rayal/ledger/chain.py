@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select
@@ -46,13 +47,12 @@ class Entry:
 def append(
     connection: Connection,
     run_id: str,
-    *,
+    epoch: int,
     round: int,
     subject: str,
     what: str,
     detail: Mapping[str, Any],
-    epoch: int,
-    at: str,
+    at: str | None = None,
 ) -> None:
     """Adds an entry behind the last one."""
     mine = chain.c.run_id == run_id
@@ -62,6 +62,7 @@ def append(
         last = connection.scalar(select(chain.c.hash).where(mine, chain.c.seq == seq))
     plain = json.loads(records.to_json(records.canonical(detail)))
     number = 0 if seq is None else seq + 1
+    at = at or now()
     entry = Entry(number, round, subject, what, plain, epoch, at, last or _START, "")
     connection.execute(
         insert(chain).values(
@@ -77,6 +78,11 @@ def append(
             hash=entry.should_be,
         )
     )
+
+
+def now() -> str:
+    """Gives the time as the ledger writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def entries(connection: Connection, run_id: str, subject: str | None = None) -> Iterator[Entry]:

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, select, update
 
 from rayal.errors import LabelError
 from rayal.ledger.quarantine import Odd, Terms, beyond, set_apart, waiting
@@ -114,6 +114,27 @@ def sealed(connection: Connection, run_id: str) -> Received:
             nums[place] += 1
             total = (total + seal_of(dict(row))) % _MODULUS
     return Received(nums[0], nums[1], total)
+
+
+def erase(connection: Connection, run_id: str, ids: Sequence[int]) -> tuple[Received, Received]:
+    """Takes out what was said of samples, and by whom; what it cost stays. Gives the seals of
+    these answers before and after."""
+    seals = []
+    for empty in (False, True):
+        num, total = [0, 0], 0
+        for place, table in enumerate((label_events, quarantine)):
+            for start in range(0, len(ids), IDS_A_SELECT):
+                some = ids[start : start + IDS_A_SELECT]
+                mine = and_(table.c.run_id == run_id, table.c.sample_id.in_(some))
+                if empty:
+                    connection.execute(
+                        update(table).where(mine).values(value=None, annotator="", at="")
+                    )
+                for row in connection.execute(select(table).where(mine)).mappings():
+                    num[place] += 1
+                    total = (total + seal_of(dict(row))) % _MODULUS
+        seals.append(Received(num[0], num[1], total))
+    return seals[0], seals[1]
 
 
 def current(

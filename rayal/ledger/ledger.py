@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
@@ -24,7 +23,7 @@ from rayal.ledger import (
     steps,
     views,
 )
-from rayal.ledger.chain import Entry
+from rayal.ledger.chain import Entry, now
 from rayal.ledger.labels import Received, StoredLabel
 from rayal.ledger.lease import LEASE_S, Lease, is_held
 from rayal.ledger.quarantine import Odd, Terms
@@ -34,6 +33,7 @@ from rayal.ledger.store import Store
 from rayal.types import Chunk, LabelEvent, Told
 
 T = TypeVar("T")
+ERASED = "erased"  # the subject of what the chain says of erased samples
 
 
 class Ledger:
@@ -110,7 +110,7 @@ class Ledger:
             ConfigError: other keys differ; the message lists them as `key: old -> new`.
         """
         self._commit(
-            lambda c: runs.start(c, self.run_id, config, may_change, may_grow, created=_now())
+            lambda c: runs.start(c, self.run_id, config, may_change, may_grow, created=now())
         )
         return self.run()
 
@@ -267,7 +267,7 @@ class Ledger:
 
         self._commit(
             lambda c: money.intend(
-                c, self.run_id, round, job_id, chunks, limit_minor, self._epoch, _now()
+                c, self.run_id, round, job_id, chunks, limit_minor, self._epoch, now()
             )
         )
 
@@ -280,22 +280,31 @@ class Ledger:
         at: str | None = None,
     ) -> None:
         """Adds an entry to the chain: what happens to a chunk or a job; no part of the digest."""
-        self._commit(
-            lambda c: chain.append(
-                c,
-                self.run_id,
-                round=round,
-                subject=subject,
-                what=what,
-                detail=detail or {},
-                epoch=self._epoch,
-                at=at or _now(),
-            )
-        )
+        entry = (self._epoch, round, subject, what, detail or {}, at)
+        self._commit(lambda c: chain.append(c, self.run_id, *entry))
 
     def logged(self, subject: str | None = None) -> list[Entry]:
         """Gives the chain's entries in order, all or those of a chunk, job or step."""
         return self._orders(lambda c: list(chain.entries(c, self.run_id, subject))) or []
+
+    def erase(self, ids: Sequence[int]) -> int:
+        """Takes what was said of samples out of the ledger, for good; gives how many answers."""
+
+        def work(connection: Connection) -> int:
+            before, after = labels.erase(connection, self.run_id, ids)
+            seals = {"before": f"{before.seal:064x}", "after": f"{after.seal:064x}"}
+            detail = {"sample_ids": list(ids), "num": before.num + before.num_odd, **seals}
+            chain.append(connection, self.run_id, self._epoch, 0, ERASED, "erase", detail)
+            return before.num + before.num_odd
+
+        num = self._commit(work)
+        self._store.scrub()
+        return num
+
+    def erased(self) -> set[int]:
+        """Gives the samples that were erased, of which nothing is to be heard again."""
+        told = [one.detail for one in self.logged(ERASED)]
+        return {int(one) for detail in told for one in detail.get("sample_ids", ())}
 
     def promised(self) -> int:
         """Gives what open orders may still cost, in minor units."""
@@ -331,7 +340,7 @@ class Ledger:
 
         def work(connection: Connection) -> None:
             there = labels.sealed(connection, self.run_id)
-            self._log_received(connection, 0, "", there, _now())
+            self._log_received(connection, 0, "", there, now())
 
         self._commit(work)
 
@@ -344,26 +353,17 @@ class Ledger:
         odd: Sequence[Odd] = (),
         terms: Terms | None = None,
     ) -> Received:
-        place, now = (connection, self._store, self.run_id, round, job_id), _now()
-        came = labels.append(*place, events, now, odd, terms)
+        place, at = (connection, self._store, self.run_id, round, job_id), now()
+        came = labels.append(*place, events, at, odd, terms)
         if came.num or came.num_odd:
-            self._log_received(connection, round, job_id, came, now)
+            self._log_received(connection, round, job_id, came, at)
         return came
 
     def _log_received(
         self, connection: Connection, round: int, job_id: str, came: Received, at: str
     ) -> None:
         seal = {"num": came.num, "num_odd": came.num_odd, "seal": f"{came.seal:064x}"}
-        chain.append(
-            connection,
-            self.run_id,
-            round=round,
-            subject=job_id,
-            what="received",
-            detail=seal,
-            epoch=self._epoch,
-            at=at,
-        )
+        chain.append(connection, self.run_id, self._epoch, round, job_id, "received", seal, at)
 
     def _record(self, round: int, step: str, mark: str, text: str, notes: dict[str, Any]) -> None:
         self._commit(
@@ -376,7 +376,7 @@ class Ledger:
                 record=text,
                 notes=notes,
                 epoch=self._epoch,
-                at=_now(),
+                at=now(),
             )
         )
 
@@ -394,7 +394,3 @@ class Ledger:
             return work(connection)
 
         return self._store.write(fenced)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

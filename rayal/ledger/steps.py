@@ -55,16 +55,7 @@ def append(
     }
     connection.execute(insert(schema.events).values(**row))
     seal = {"fingerprint": fingerprint, "record": hashlib.sha256(record.encode()).hexdigest()}
-    chain.append(
-        connection,
-        run_id,
-        round=round,
-        subject=step,
-        what="step",
-        detail=seal,
-        epoch=epoch,
-        at=at,
-    )
+    chain.append(connection, run_id, epoch, round, step, "step", seal, at)
 
 
 def recorded(

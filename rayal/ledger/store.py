@@ -69,6 +69,16 @@ class Store:
         dialect = sqlite if self._is_sqlite else postgresql
         return dialect.insert(table).on_conflict_do_nothing()
 
+    def scrub(self) -> None:
+        """Removes the bytes of what was taken out; PostgreSQL does so by itself, some time."""
+        if self._is_sqlite:
+            with self._explained(), self._engine.connect() as connection:
+                plain = connection.connection.driver_connection
+                assert plain is not None
+                plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                plain.execute("VACUUM")
+                plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Closes the connections."""
         self._engine.dispose()

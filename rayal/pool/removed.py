@@ -29,9 +29,12 @@ _GROUP_ROWS = 1 << 16
 _SCHEMA = pa.schema({"sample_id": pa.int64(), "mark": pa.binary(16)})
 
 
-def delete(path: str, ids: Sequence[str], lock_stale_s: float = STALE_S) -> int:
-    """Makes the pool forget rows, named by source_id where it has that and by sample_id where not;
-    gives how many it had not forgotten before. O(rows) time, O(ids) memory.
+def delete(
+    path: str, ids: Sequence[str], lock_stale_s: float = STALE_S, by_sample_id: bool = False
+) -> int:
+    """Makes the pool forget rows, named by source_id where it has that and by sample_id where not,
+    or where that is asked for; gives how many it had not forgotten before. O(rows) time, O(ids)
+    memory.
 
     Raises:
         PoolError: an id is of no row, or another process writes there.
@@ -40,9 +43,13 @@ def delete(path: str, ids: Sequence[str], lock_stale_s: float = STALE_S) -> int:
     manifests.read(place)  # or a folder that is no pool would get a lock
     with alone_in(place, lock_stale_s) as bench:
         pool = Pool.open(str(place))
-        by_source = "source_id" in pool.schema.names
+        has_source = "source_id" in pool.schema.names
+        by_source = has_source and not by_sample_id
         wanted = _wanted(ids, by_source)
-        found = [_found(pool, shard, wanted, by_source) for shard in _data_shards(pool.manifest)]
+        key = "source_id" if by_source else "sample_id"
+        found = [
+            _found(pool, shard, wanted, key, has_source) for shard in _data_shards(pool.manifest)
+        ]
         table = pa.concat_tables([_SCHEMA.empty_table(), *found]).sort_by("sample_id")
         if len(table) < len(wanted):
             _refuse_strangers(pool, wanted, table, found, by_source)
@@ -106,14 +113,14 @@ def _wanted(ids: Sequence[str], by_source: bool) -> pa.Array:
         ) from error
 
 
-def _found(pool: Pool, shard: Shard, wanted: pa.Array, by_source: bool) -> pa.Table:
+def _found(pool: Pool, shard: Shard, wanted: pa.Array, key: str, has_source: bool) -> pa.Table:
     """Gives (sample_id, mark) of those rows of a shard that are wanted and not forgotten yet."""
-    names = ["sample_id", *(["source_id"] if by_source else [])]
+    names = ["sample_id", *(["source_id"] if has_source else [])]
     parts = [_SCHEMA.empty_table()]
     for rows in pool.batches(shard, names, _GROUP_ROWS):
-        rows = rows.filter(pc.is_in(rows.column(names[-1]), wanted))
+        rows = rows.filter(pc.is_in(rows.column(key), wanted))
         marks: list[bytes | None] = [None] * rows.num_rows
-        if by_source:
+        if has_source:
             marks = [mark_of(name) for name in rows.column("source_id").to_pylist()]
         parts.append(pa.table([rows.column("sample_id"), pa.array(marks, pa.binary(16))], _SCHEMA))
     return pa.concat_tables(parts)

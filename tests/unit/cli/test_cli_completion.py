@@ -15,7 +15,10 @@ from runs import STRATEGIES
 ROOT = Path(__file__).resolve().parents[3]
 WITH_MA = [f"strategy={name}" for name in STRATEGIES if name.startswith("ma")]
 ASKED = [
-    ("rayal ", "ingest pool embed plan run select status orders labels audit vendor export report"),
+    (
+        "rayal ",
+        "ingest pool embed plan run select status orders labels audit erase vendor export report",
+    ),
     ("rayal st", "status"),
     ("rayal x", ""),
     ("/opt/python3/bin/rayal run experiment=dig", "experiment=digits"),
