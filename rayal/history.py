@@ -68,6 +68,11 @@ class History:
             could_be += num_rows - last.notes["pool"]["num_rows"]
         return min(left, could_be - last.result.num_rows)
 
+    def num_on_order(self, t: int) -> int:
+        """Gives the rows of the rounds before t whose labels are still awaited."""
+        open_ones = [r for r in range(t) if not self.has(r, "labelled")]
+        return sum(self.record(r, "selected").num_rows for r in open_ones)
+
     def expected_cost(self, num_labels: int, price_minor: int) -> int:
         """Gives what labels are expected to cost: as listed, or more where that was paid so far."""
         spend = self.ledger.spend()
@@ -116,9 +121,9 @@ class History:
         labelled = {one.event.sample_id for one in self.ledger.labels(t)}
         return len(self.ledger.answered_ids(t) - labelled)
 
-    def missing(self, t: int) -> int:
-        """Gives how many rows of round t's batch have no answer yet."""
-        answered = self.ledger.answered_ids(t) | self.ledger.erased()
+    def missing(self, t: int, overlap: int = 1) -> int:
+        """Gives how many rows of round t's batch have not as many answers yet as were ordered."""
+        answered = self.ledger.answered_ids(t, overlap) | self.ledger.erased()
         return sum(int(i) not in answered for i in self.ids_of(t))
 
     def ids_of(self, t: int) -> Ids:

@@ -13,6 +13,8 @@ MAY_CHANGE = (
     "poll_s",
     "poll_for_s",
     "max_amount_minor",
+    "deadline_s",  # when a round goes on: like the vendor's pace, no part of what is asked for
+    "least_share",
     "report.",
     "run_dir",
     "pool.",  # what it holds is a fact of its own, and how it was made is compared when it opens

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rayal.consensus import agreement_of
 from rayal.errors import LabelError
@@ -14,6 +16,25 @@ from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
 from rayal.test_split import TEST
 from rayal.types import Batch, Order, Snapshot
+
+
+@dataclass(frozen=True)
+class Closing:
+    """When a round goes on with the labels that came: after the deadline (seconds since its order
+    was placed), once at least this share of its rows is answered. None: with all of them."""
+
+    deadline_s: float | None = None
+    least_share: float = 1.0
+
+    def is_over(self, ordered_at: str, num_missing: int, num_rows: int) -> bool:
+        """Whether enough has come, and time is up."""
+        if self.deadline_s is None:
+            return False
+        passed_s = datetime.now(UTC) - datetime.fromisoformat(ordered_at)
+        if passed_s.total_seconds() < self.deadline_s:
+            return False
+        # At least one: there must be something to train on.
+        return num_rows - num_missing >= max(1, math.ceil(self.least_share * num_rows))
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,7 @@ class Labelling:
     progress: Reporter
     poll_s: float | None
     poll_for_s: float
+    closing: Closing
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
@@ -42,7 +64,7 @@ class Labelling:
             snapshot = self.ledger.once(t, "labelled", self.collect, t)
             if snapshot is not None:
                 return snapshot
-            missing = self.past.missing(t)
+            missing = self.past.missing(t, self.orders.overlap)
             what = "the test split" if t == TEST else f"round {t}"
             waiting = f"{missing} of {batch.num_rows} labels of {what}"
             self.ledger.set_state("waiting", waiting_for=waiting)
@@ -61,12 +83,21 @@ class Labelling:
         with self.clock("label"):
             order = past.record(t, "ordered")
             self.orders.drain(t, order)
-            if past.missing(t):
-                return None
+            if missing := past.missing(t, self.orders.overlap):
+                placed = self.ledger.event(t, "ordered")
+                assert placed is not None
+                if not self.closing.is_over(placed.at, missing, order.num_rows):
+                    return None
+                self.progress.say(
+                    f"round {t} goes on without {missing} of {order.num_rows} labels, which did "
+                    "not come in time; they join a later round if they come"
+                )
+                self.ledger.note(num_late=missing)
             if refused := past.num_refused(t):
                 self.progress.say(f"{refused} of {order.num_rows} rows of round {t} were refused")
             self.orders.drain_earlier(t)
-            self.orders.close(t, order)
+            for earlier in range(min(t, 0), t + 1):
+                self._close(earlier)
         decided = past.decided(t + 1, start=min(t, 0))
         snapshot = past.dir.write_snapshot(
             t,
@@ -82,3 +113,9 @@ class Labelling:
             self.ledger.note(annotators=agreement_of(decided))
         self.ledger.note(seconds=self.clock.take())
         return snapshot
+
+    def _close(self, t: int) -> None:
+        """Frees what an order had set aside, once every row is answered."""
+        placed = self.ledger.event(t, "ordered")
+        if placed is not None and not self.past.missing(t, self.orders.overlap):
+            self.orders.close(t, placed.result)

@@ -22,7 +22,7 @@ from rayal.errors import RayalError
 from rayal.history import History
 from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
-from rayal.labelling import Labelling
+from rayal.labelling import Closing, Labelling
 from rayal.ledger import Ledger, without_password
 from rayal.models.explain import cause_of
 from rayal.ordering import Orders
@@ -49,6 +49,8 @@ from rayal.types import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_NEWER = (("proxy", None), ("max_open_rounds", 1))
 
 
 class Loop:
@@ -81,6 +83,9 @@ class Loop:
         rescoring: Rescoring | None = None,
         consensus: Consensus | None = None,
         max_amount_minor: int | None = None,
+        max_open_rounds: int = 1,
+        deadline_s: float | None = None,
+        least_share: float = 1.0,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -90,6 +95,7 @@ class Loop:
         self.metric = metric or metrics.METRICS[kind][0]
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.begin_from, self.max_amount_minor = begin_from, max_amount_minor
+        self.max_open_rounds, self.closing = max_open_rounds, Closing(deadline_s, least_share)
         self.test_labels, self.test_budget = test_labels, test_budget
         self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
         self.consensus = consensus or Consensus()
@@ -99,6 +105,7 @@ class Loop:
         self.clock, self.progress = Stopwatch(), Reporter()
         preflight.check_sizes(pool, num_rounds, budget)
         preflight.check_ranges(poll_s, poll_for_s, max_rejected_share, test_budget)
+        preflight.check_waits(max_open_rounds, deadline_s, least_share)
         preflight.check_columns(pool, predictor)
         preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
         preflight.check_labeler(pool, labeler)
@@ -135,29 +142,15 @@ class Loop:
             recorded = self.ledger.run().config if self.ledger.events() else None
             self.pool, facts = preflight.as_begun(self.pool, recorded, self.vocabulary)
             facts |= preflight.facts_of(self.rescoring)
-            # Runs that were begun before there were proxies have no such key.
-            known = {key: value for key, value in config.items() if (key, value) != ("proxy", None)}
+            # Runs that were begun before there were these keys have none of them.
+            known = {key: value for key, value in config.items() if (key, value) not in _NEWER}
             config = {**known, **facts, "ledger_url": place}
             self.name = name_of(config)
-            self.labelling = Labelling(
-                self.ledger,
-                Orders(
-                    self.ledger,
-                    self.labeler,
-                    self.name,
-                    self.vocabulary,
-                    self.past.ids_of,
-                    self.max_amount_minor,
-                    self.progress.say,
-                ),
-                self.past,
-                self.pool,
-                self._columns(),
-                self.clock,
-                self.progress,
-                self.poll_s,
-                self.poll_for_s,
-            )
+            about = self.name, self.vocabulary, self.past.ids_of, self.max_amount_minor
+            orders = Orders(self.ledger, self.labeler, *about, self.progress.say)
+            with_them = self.past, self.pool, self._columns(), self.clock, self.progress
+            waits = self.poll_s, self.poll_for_s, self.closing
+            self.labelling = Labelling(self.ledger, orders, *with_them, *waits)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self.dir.note_ledger(place)
             if self.begin_from is not None:
@@ -175,7 +168,8 @@ class Loop:
 
     def _rounds(self) -> str:
         once = self.ledger.once
-        checkpoint: Checkpoint | None = None  # None: round 0 selects with the cold-start strategy
+        # By round; where there is none a round selects with the cold-start strategy.
+        self.models: dict[int, tuple[Checkpoint | None, ...]] = {}
         if not self.past.has(0 if self.begin_from is None else 1, "ordered"):
             scores = self.strategy if self.num_rounds > 1 else None
             keys = Keys(self.seed, 0)
@@ -189,24 +183,40 @@ class Loop:
         finished = self.past.num_finished()
         if finished:
             self.progress.say(f"rounds 0 to {finished - 1} were done before")
-        proxies: tuple[Checkpoint, ...] = ()  # of the last round; none without a proxy
+        lag = self.max_open_rounds
+        t = -1
         for t in self.rounds():
-            batch = once(t, "selected", self.pick, t, checkpoint, *proxies)
+            known = self.models.get(t - lag, (None,))
+            batch = once(t, "selected", self.pick, t, *known)
             once(t, "ordered", self.labelling.order, t, batch)
-            snapshot = self.labelling.wait(t, batch)
-            if snapshot is None:
+            if t - lag + 1 >= 0 and not self.finish(t - lag + 1, finished):
                 return "waiting"
-            checkpoint = once(t, "trained", self.fit, t, snapshot, checkpoint)
-            if self.proxy is not None:
-                proxies = (once(t, "proxied", self.fit_proxy, t, snapshot, *proxies),)
-            once(t, "tested", self.test, t, checkpoint)
-            if t >= finished:
-                self.show(t)
+        for last in range(max(0, t - lag + 2), t + 1):
+            if not self.finish(last, finished):
+                return "waiting"
         self.progress.say(f"done: {self.reason}")
         self.ledger.set_state("done")
         self.dir.clear_passes()
         write_report(self.ledger, self.dir)
         return "done"
+
+    def finish(self, t: int, finished: int) -> bool:
+        """Waits for the labels of round t, trains and tests; False: labels are missing."""
+        once = self.ledger.once
+        snapshot = self.labelling.wait(t, self.past.record(t, "selected"))
+        if snapshot is None:
+            return False
+        start, *by_proxy = self.models.get(t - 1, (None,))
+        checkpoint = once(t, "trained", self.fit, t, snapshot, start)
+        proxies = []
+        if self.proxy is not None:
+            proxies = [once(t, "proxied", self.fit_proxy, t, snapshot, *by_proxy)]
+        once(t, "tested", self.test, t, checkpoint)
+        self.models[t] = (checkpoint, *proxies)
+        self.models.pop(t - self.max_open_rounds, None)
+        if t >= finished:
+            self.show(t)
+        return True
 
     def rounds(self) -> Iterator[int]:
         """Gives the rounds to run, up to the first stopping rule; begun rounds are always ended."""
@@ -223,19 +233,20 @@ class Loop:
         if num_left == 0:
             return "every row of the pool is labelled, ordered or cannot be decoded"
         next_labels = min(self.budget, num_left)
-        spend = self.ledger.spend()
+        spend, on_order = self.ledger.spend(), self.past.num_on_order(t)
+        each = self.labeler.price_minor * (getattr(self.labeler, "overlap", None) or 1)
         progress = Progress(
             t,
-            spend["labels"] - self.ledger.spend(TEST)["labels"],
-            spend["amount_minor"],
+            spend["labels"] - self.ledger.spend(TEST)["labels"] + on_order,
+            spend["amount_minor"] + self.past.expected_cost(on_order, each),
             (datetime.now(UTC) - datetime.fromisoformat(self.ledger.run().created)).total_seconds(),
             num_left,
-            tuple(self.past.record(done, "tested") for done in range(t)),
+            tuple(self.past.record(done, "tested") for done in range(t - self.max_open_rounds + 1)),
             next_labels,
-            self.past.expected_cost(next_labels, self.labeler.price_minor),
+            self.past.expected_cost(next_labels, each),
         )
         why = self.stopping.stop(progress)
-        return why or preflight.over_limit(progress, self.ledger.promised(), self.max_amount_minor)
+        return why or preflight.over_limit(progress, self.max_amount_minor)
 
     # ------------------------------------------------------------------------------ the steps
 

@@ -52,6 +52,11 @@ class Orders:
     _samples: dict[int, dict[int, int]] = field(default_factory=dict)  # by round: id that left
     _cursors: dict[int, str] = field(default_factory=dict)  # by round: what this process has seen
 
+    @property
+    def overlap(self) -> int:
+        """Answers a sample that are ordered."""
+        return getattr(self.labeler, "overlap", None) or 1
+
     def place(self, t: int, rows: Any, why: str = "") -> Order:
         """Places round t's batch with the labeler; `why` is what the record says of it.
 

@@ -242,15 +242,33 @@ def check_stopping(pool: Pool, stopping: StoppingRule, has_test_labels: bool) ->
         check(has_test_labels or any(label is not None for label in own))
 
 
-def over_limit(progress: Progress, promised_minor: int, limit_minor: int | None) -> str | None:
+def check_waits(max_open_rounds: int, deadline_s: float | None, least_share: float) -> None:
+    """Refuses rounds in flight and deadlines that cannot be.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    if max_open_rounds < 1:
+        raise ConfigError(f"max_open_rounds is {max_open_rounds}, expected 1 or more; correct it")
+    if deadline_s is not None and not deadline_s >= 0:
+        raise ConfigError(f"deadline_s is {deadline_s:g}, expected 0 or more; correct it")
+    if not 0 <= least_share <= 1:
+        raise ConfigError(f"least_share is {least_share:g}, expected 0 to 1; correct it")
+    if deadline_s is None and least_share < 1:
+        raise ConfigError(
+            f"least_share is {least_share:g}, but there is no deadline_s after which a round goes "
+            "on with that share of its labels; give one, or leave least_share out"
+        )
+
+
+def over_limit(progress: Progress, limit_minor: int | None) -> str | None:
     """Gives why the next batch is not ordered: it would go beyond what may be spent; or None."""
-    held = progress.amount_minor + promised_minor
+    held = progress.amount_minor
     if limit_minor is None or held + progress.next_amount_minor <= limit_minor:
         return None
     return (
-        f"the labels cost {progress.amount_minor} minor units, {promised_minor} are on order, and "
-        f"the next batch costs {progress.next_amount_minor}: more than "
-        f"max_amount_minor={limit_minor}"
+        f"the labels cost {held} minor units, with those on order, and the next batch "
+        f"{progress.next_amount_minor}: more than max_amount_minor={limit_minor}"
     )
 
 
