@@ -7,16 +7,18 @@ BIN := .venv/bin
 STAMP := .venv/installed
 PEERS := .peers
 STORES := .stores
+STUDIO := .label-studio
 
 # One thread a process: several processes share the cores, and math libraries that all take every core are ruinous.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help install demo test test-slow stores-test check format bench bench-peers clean
+.PHONY: help install demo test test-slow stores-test label-studio-test check format bench bench-peers clean
 
 help:
 	@echo "make demo       active learning over 6.6 million words, start to end (minutes)"
 	@echo "make test       the tests            make test-slow  the long ones"
 	@echo "make stores-test  pools, runs and features in servers that stand in for Azure's and Google's stores (needs npm)"
+	@echo "make label-studio-test  orders and answers through a real Label Studio on this machine (minutes)"
 	@echo "make check      lint, types, layers  make format     formats the code"
 	@echo "make bench      the benchmarks, in their quick form"
 	@echo "make bench-peers  scikit-activeml and small-text in .peers, and what they take (minutes)"
@@ -52,6 +54,15 @@ $(STORES)/installed: constraints.txt tests/stores.txt
 	$(STORES)/bin/python -m pip install --quiet --disable-pip-version-check gcp-storage-emulator==2026.7.19
 	npm install --silent --no-audit --no-fund --prefix $(STORES) azurite@3.37.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade -c constraints.txt -r tests/stores.txt --target $(STORES)/clients
+	@touch $@
+
+# The server has an environment of its own: it pins an older numpy. Started on loopback, ended by its pid.
+label-studio-test: $(STAMP) $(STUDIO)/installed
+	$(ONE_THREAD) RAYAL_LABEL_STUDIO=$(CURDIR)/$(STUDIO) $(BIN)/python -m pytest -q tests/contract/test_label_studio.py
+
+$(STUDIO)/installed:
+	test -x $(STUDIO)/venv/bin/python || $(BIN)/python -m venv $(STUDIO)/venv
+	$(STUDIO)/venv/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
 	@touch $@
 
 check: $(STAMP)
