@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -14,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from label_studio_fake import LEGACY, PERSONAL, FakeLabelStudio, served
-from label_studio_server import People, choices, real
+from label_studio_server import People, RealServer, choices, real
 
 from rayal.errors import InDoubt, LabelError
 from rayal.labelers.label_studio import LabelStudio
 from rayal.labelers.label_studio.reading import DELETED, NOT_A_SAMPLE
 from rayal.types import Audited, Doorbell, LabelEvent, Order, Vocabulary
+from rayal.vendorkit.check import check
 
 HOME = os.environ.get("RAYAL_LABEL_STUDIO")
 ENV = "RAYAL_TEST_LABEL_STUDIO_TOKEN"
@@ -34,6 +36,7 @@ class Studio:
     people: People
     personal: str
     fake: FakeLabelStudio | None
+    real: RealServer | None = None
     count: int = 0
 
     def labeler(self, folder: Path, vocabulary: Vocabulary = VOCABULARY, **more) -> LabelStudio:
@@ -59,7 +62,7 @@ def server(request, tmp_path_factory) -> Iterator[Studio]:
     else:
         with real(Path(HOME).absolute(), tmp_path_factory.mktemp("label_studio")) as running:
             people = People(running.url, running.token)
-            yield Studio(people, people.personal_token(), None)
+            yield Studio(people, people.personal_token(), None, running)
 
 
 @pytest.fixture
@@ -304,8 +307,6 @@ def test_two_projects_of_one_round_count_as_one(studio, tmp_path):
     rows, job = rows_of(4), studio.job()
     order = ordered(labeler, job, rows)
     title = f"rayal {order.chunks[0].key.rpartition('-')[0]}"
-    config = people.http.get(f"/api/projects/{order.chunks[0].handle}")
-    assert config.status_code in (200, 404)
     second = labeler.server.create({"title": title, "label_config": _config()})
     task = {"data": {"shown": "x", "rayal_chunk": order.chunks[0].key}}
     (there,) = people.bring(
@@ -400,6 +401,34 @@ def test_pictures_and_tables_are_taken(studio, tmp_path):
     labeler = studio.labeler(tmp_path, columns=["text", "size"], kind="table", show=None)
     (task,) = studio.people.tasks(int(ordered(labeler, studio.job(), rows).chunks[0].handle))
     assert task["data"]["shown"] == {"text": "text 0 <&>", "size": 2.5}
+
+
+def test_the_contract_is_kept_by_the_word_of_vendor_check(studio, tmp_path):
+    """Calls are cut off after the fact, and the driver dies before and after each."""
+    labeler = studio.labeler(tmp_path, in_doubt_s=0.2)
+    findings = list(check(labeler, VOCABULARY, rows_of(9)))
+    assert [one for one in findings if not one.is_kept] == []
+    assert len(findings) == 7
+
+
+def test_a_server_that_is_killed_in_an_import_has_all_of_it_or_nothing(studio, tmp_path):
+    if studio.real is None:
+        pytest.skip("the small server cannot be killed")
+    labeler, job = studio.labeler(tmp_path, rows_per_chunk=20_000), studio.job()
+    ordered(labeler, job, rows_of(1))  # the project is there
+    rows = rows_of(20_000)
+    chunk = replace(labeler.plan(job, rows)[0], key=f"{job}-0001")
+    killing = threading.Timer(1.0, studio.real.kill)
+    killing.start()
+    with pytest.raises(InDoubt, match="cut off"):
+        labeler.submit(chunk, rows)
+    killing.join()
+    studio.real.start()
+    found = labeler.lookup(chunk.key)
+    assert found is None or found.num_rows == 20_000
+    if found is None:
+        labeler.submit(chunk, rows)
+    assert labeler.lookup(chunk.key).num_rows == 20_000
 
 
 def _config() -> str:

@@ -100,6 +100,7 @@ class LabelStudio:
         self.gate = Gate(columns, pseudonyms, redact)
         self.capabilities = Capabilities("tag", rows_per_chunk, in_doubt_s)
         self.server = Server(url, token_env, timeout_s, transport, sleep, now)
+        self.client = self.server.client
         self._doorbell_env, self._now = doorbell_env, now
         self._run: tuple[Vocabulary | None, Path] | None = None
         self._told: dict[int, Told] = {}  # by project
