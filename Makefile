@@ -8,6 +8,7 @@ STAMP := .venv/installed
 PEERS := .peers
 STORES := .stores
 STUDIO := .label-studio
+STUDIO_VERSION := 1.23.2
 
 # One thread a process: several processes share the cores, and math libraries that all take every core are ruinous.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
@@ -57,12 +58,13 @@ $(STORES)/installed: constraints.txt tests/stores.txt
 	@touch $@
 
 # The server has an environment of its own: it pins an older numpy. Started on loopback, ended by its pid.
-label-studio-test: $(STAMP) $(STUDIO)/installed
+label-studio-test: $(STAMP) $(STUDIO)/installed-$(STUDIO_VERSION)
 	$(ONE_THREAD) RAYAL_LABEL_STUDIO=$(CURDIR)/$(STUDIO) $(BIN)/python -m pytest -q tests/contract/test_label_studio.py
 
-$(STUDIO)/installed:
+$(STUDIO)/installed-$(STUDIO_VERSION):
 	test -x $(STUDIO)/venv/bin/python || $(BIN)/python -m venv $(STUDIO)/venv
-	$(STUDIO)/venv/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
+	$(STUDIO)/venv/bin/python -m pip install --quiet --disable-pip-version-check label-studio==$(STUDIO_VERSION)
+	rm -rf $(STUDIO)/template
 	@touch $@
 
 check: $(STAMP)

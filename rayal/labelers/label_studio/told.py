@@ -1,7 +1,7 @@
 """The annotations that were told of: who asks again sees from them which are gone.
 
 Label Studio forgets what is deleted. Kept are five numbers an annotation (40 bytes in memory, about
-4 on disk), in files beside the run: level k holds more than level k - 1, new ones are merged with
+7 on disk), in files beside the run: level k holds more than level k - 1, new ones are merged with
 all levels below the first empty one, so that each row is written O(log) times and there are few
 files. A crash between two writes leaves a row in two levels, which are read as one.
 """
