@@ -7,15 +7,19 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rayal.consensus import agreement_of
+import numpy as np
+import pyarrow as pa
+
+from rayal.consensus import Decided, agreement_of
 from rayal.errors import LabelError
 from rayal.history import History
 from rayal.ledger import Ledger
 from rayal.ordering import Orders
 from rayal.pool import Pool
 from rayal.progress import Reporter, Stopwatch
+from rayal.rundir import sample_ids
 from rayal.test_split import TEST
-from rayal.types import Batch, Order, Snapshot
+from rayal.types import Batch, Ids, Order, Snapshot
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Labelling:
             for earlier in range(min(t, 0), t + 1):
                 self._close(earlier)
         decided = past.decided(t + 1, start=min(t, 0))
+        if self._asks_again(t, decided):
+            return None
         snapshot = past.dir.write_snapshot(
             t,
             self.pool.newest().living(decided.labels),
@@ -113,6 +119,67 @@ class Labelling:
             self.ledger.note(annotators=agreement_of(decided))
         self.ledger.note(seconds=self.clock.take())
         return snapshot
+
+    def _asks_again(self, t: int, decided: Decided) -> bool:
+        """Orders samples once more that lack answers because some who gave them are not heard;
+        whether answers to such an order are awaited."""
+        rule = self.past.consensus.quarantine
+        for again in range(1, 1 + (0 if rule is None else rule.num_reorders)):
+            event = self.ledger.event(t, f"again/{again}")
+            if event is None:
+                short = self._unheard(t, set(decided.quarantined))
+                if not len(short) or not self._is_affordable(len(short)):
+                    return False
+                batch: Batch = self.past.record(t, "selected")
+                rows = self.past.dir.read(batch)
+                rows = rows.filter(pa.array(np.isin(sample_ids(rows), short)))
+                why = (
+                    f"{len(short)} rows of batch {batch.content_hash}, whose answers are not heard"
+                )
+                order = self.orders.place(t, rows, why, again)
+                self.ledger.once(t, f"again/{again}", lambda _, order=order: order, again)
+                names = ", ".join(decided.quarantined[:5])
+                self.progress.say(
+                    f"round {t}: {len(short)} samples are ordered again, since answers of {names} "
+                    "are not heard"
+                )
+                return True
+            order = event.result
+            self.orders.drain(t, order)
+            came = self.ledger.answered_ids(t, self.orders.overlap, order.job_id)
+            if len(came | self.ledger.erased()) < order.num_rows and not self.closing.is_over(
+                event.at, order.num_rows - len(came), order.num_rows
+            ):
+                return True
+            self.orders.close(t, order)
+        return False
+
+    def _unheard(self, t: int, outcasts: set[str]) -> Ids:
+        """Gives the samples of round t with fewer answers that are heard than were ordered, where
+        somebody else answered, too."""
+        told = self.ledger.told(t, t + 1)
+        is_heard_A = np.asarray([name not in outcasts for name in told.annotators])[
+            told.annotator_A
+        ]
+        ids, place_A = np.unique(told.ids, return_inverse=True)
+        num_heard = np.bincount(place_A[is_heard_A], minlength=len(ids))
+        num_all = np.bincount(place_A, minlength=len(ids))
+        wanted = np.minimum(num_all, self.orders.overlap)
+        found: Ids = ids[num_heard < wanted]
+        return found
+
+    def _is_affordable(self, num_rows: int) -> bool:
+        limit = self.orders.limit_minor
+        if limit is None:
+            return True
+        cost = num_rows * self.orders.overlap * self.orders.labeler.price_minor
+        held = self.ledger.spend()["amount_minor"] + self.ledger.promised()
+        if held + cost > limit:
+            self.progress.say(
+                f"{num_rows} samples lack answers that are heard; to order them again would cost "
+                f"{cost} minor units, more than max_amount_minor={limit} leaves"
+            )
+        return held + cost <= limit
 
     def _close(self, t: int) -> None:
         """Frees what an order had set aside, once every row is answered."""

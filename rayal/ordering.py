@@ -8,6 +8,7 @@ no ack is in doubt, and what its vendor can do (`Capabilities.family`) says how 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -50,23 +51,29 @@ class Orders:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _samples: dict[int, dict[int, int]] = field(default_factory=dict)  # by round: id that left
-    _cursors: dict[int, str] = field(default_factory=dict)  # by round: what this process has seen
+    _cursors: dict[str, str] = field(default_factory=dict)  # by job: what this process has seen
 
     @property
     def overlap(self) -> int:
         """Answers a sample that are ordered."""
         return getattr(self.labeler, "overlap", None) or 1
 
-    def place(self, t: int, rows: Any, why: str = "") -> Order:
-        """Places round t's batch with the labeler; `why` is what the record says of it.
+    def place(self, t: int, rows: Any, why: str = "", again: int = 0) -> Order:
+        """Places round t's batch with the labeler; `why` is what the record says of it. `again`:
+        rows of the batch for a further time, an order of its own.
 
         Raises:
             LabelError: the labeler refuses a chunk, or the batch would cost too much.
             InDoubt: nobody can say whether the vendor has a chunk.
         """
         gate = getattr(self.labeler, "gate", None)
-        rows = rows if gate is None else gate.passed(rows)
-        job_id = job_id_of(self.name, t)
+        if gate is not None and not again:
+            rows = gate.passed(rows)
+        elif gate is not None:
+            left = {sample: name for name, sample in self.left_as(t).items()}
+            ids = [left[one] for one in rows.column("sample_id").to_pylist()]
+            rows = gate.passed(rows, np.asarray(ids, np.int64))
+        job_id = job_id_of(f"{self.name}/again {again}" if again else self.name, t)
         chunks = self.labeler.plan(job_id, rows)
         self.ledger.intend(t, job_id, chunks, self.limit_minor)
         acks = []
@@ -87,10 +94,10 @@ class Orders:
         """
         num_new, more = 0, True
         while more:
-            cursor = self._cursors.get(t, "")
+            cursor = self._cursors.get(order.job_id, "")
             events, after = self.labeler.fetch(order, cursor)
             num_new += self.take(t, order, events)
-            self._cursors[t], more = after, after != cursor
+            self._cursors[order.job_id], more = after, after != cursor
         return num_new
 
     def take(self, t: int, order: Order, events: Sequence[LabelEvent]) -> int:
@@ -112,9 +119,14 @@ class Orders:
             LabelError: as `drain`.
         """
         for earlier in range(t):
-            event = self.ledger.event(earlier, "ordered")
-            if event is not None and all(self.labeler.lookup(a.key) for a in event.result.chunks):
-                self.drain(earlier, event.result)
+            for order in self.placed(earlier):
+                if all(self.labeler.lookup(ack.key) for ack in order.chunks):
+                    self.drain(earlier, order)
+
+    def placed(self, t: int) -> list[Order]:
+        """Gives round t's order, and those that came after it."""
+        steps = ("ordered", "again/")
+        return [e.result for e in self.ledger.events(t) if e.step.startswith(steps)]
 
     def close(self, t: int, order: Order) -> None:
         """Records that an order owes nothing more: what it had set aside is free."""
@@ -281,17 +293,17 @@ def job_id_of(name: str, t: int) -> str:
 def _outside(vocabulary: Vocabulary, events: Sequence[LabelEvent]) -> dict[int, str]:
     """Gives, by place, why a value is no label of the vocabulary."""
     said = [event.value for event in events if event.value is not None]
-    try:
+    with contextlib.suppress(LabelError, TypeError):  # the second: of a list or struct for a class
         vocabulary.encode(said)
         return {}
-    except LabelError:
-        pass
     found: dict[int, str] = {}
     for place, event in enumerate(events):
         try:
             vocabulary.encode([] if event.value is None else [event.value])
         except LabelError as error:
             found[place] = str(error)
+        except TypeError:
+            found[place] = f"label {event.value!r} is no {vocabulary.kind}"
     return found
 
 

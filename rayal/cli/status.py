@@ -50,9 +50,9 @@ def _of_annotators(noted: dict[str, Any] | None) -> list[str]:
     lines.append(f"{'answers':>9} {'right':>6}   95 % between     annotator")
     for one in noted["each"]:
         between = f"{one['low']:.3f} and {one['high']:.3f}"
-        lines.append(
-            f"{one['num_answers']:>9} {one['accuracy']:>6.3f}   {between}  {one['annotator']}"
-        )
+        apart = "  (not heard)" if one["annotator"] in noted.get("quarantined", ()) else ""
+        who = f"{one['annotator']}{apart}"
+        lines.append(f"{one['num_answers']:>9} {one['accuracy']:>6.3f}   {between}  {who}")
     if noted["num"] > len(noted["each"]):
         lines.append(f"and {noted['num'] - len(noted['each'])} who answered less")
     return lines

@@ -12,6 +12,7 @@ from rayal.consensus.majority import Majority
 from rayal.consensus.multilabel import agree_on_each_class
 from rayal.consensus.numbers import AgreedNumbers, RobustMean
 from rayal.consensus.one_coin import OneCoin
+from rayal.consensus.quarantine import Quarantine
 
 __all__ = [
     "Agreed",
@@ -22,6 +23,7 @@ __all__ = [
     "Decided",
     "Majority",
     "OneCoin",
+    "Quarantine",
     "Report",
     "RobustMean",
     "agree_on_each_class",

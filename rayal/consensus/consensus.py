@@ -14,6 +14,7 @@ from rayal.consensus.answers import Answers, Report
 from rayal.consensus.multilabel import Aggregation, agree_on_each_class
 from rayal.consensus.numbers import RobustMean
 from rayal.consensus.one_coin import OneCoin
+from rayal.consensus.quarantine import Quarantine, without
 from rayal.errors import ConfigError
 from rayal.types import Label, Told, Vocabulary
 
@@ -26,6 +27,7 @@ class Decided:
     weights: dict[int, float]
     reports: tuple[Report, ...] = ()
     alpha: float = math.nan
+    quarantined: tuple[str, ...] = ()  # annotators whose answers were not heard
 
 
 def agreement_of(decided: Decided) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def agreement_of(decided: Decided) -> dict[str, Any]:
         "num": len(decided.reports),
         "alpha": None if math.isnan(decided.alpha) else decided.alpha,
         "each": [asdict(one) for one in most],
+        "quarantined": list(decided.quarantined),
     }
 
 
@@ -45,6 +48,7 @@ class Consensus:
 
     by        for classes, and for several classes a sample: each of those is decided by itself
     numbers   for numbers
+    quarantine  whose answers are not heard, of classes; None: everybody's are
     weights   what a label counts in training: `probability`, that it is true (of several classes
               the mean over them), or `none`: 1, as numbers always do
 
@@ -54,6 +58,7 @@ class Consensus:
     by: Aggregation = field(default_factory=OneCoin)
     numbers: RobustMean = field(default_factory=RobustMean)
     weights: Literal["probability", "none"] = "probability"
+    quarantine: Quarantine | None = None
 
     def __post_init__(self) -> None:
         if self.weights not in ("probability", "none"):
@@ -81,16 +86,35 @@ class Consensus:
             return Decided(labels, dict.fromkeys(labels, 1.0))
         if vocabulary.kind == "multilabel":
             return self._several(told, encoded > 0.5, vocabulary)
-        said_A = encoded.astype(np.int64)[told.value_A]
-        answers = Answers.coded(
-            told.ids, told.annotators, told.annotator_A, said_A, len(vocabulary.classes)
-        )
-        found = self.by.agree(answers)
+        return self._classes(told, encoded.astype(np.int64), vocabulary)
+
+    def _classes(self, told: Told, place_V: Any, vocabulary: Vocabulary) -> Decided:
+        """Decides, sets those apart who are worse than they may be, and decides again, until all
+        who are heard are good enough."""
+        outcasts: dict[str, Report] = {}
+        agreement = math.nan
+        while True:
+            heard = without(told, set(outcasts))
+            answers = Answers.coded(
+                heard.ids,
+                [name for name in heard.annotators if name not in outcasts] or heard.annotators,
+                _places(heard, outcasts),
+                place_V[heard.value_A],
+                len(vocabulary.classes),
+            )
+            found = self.by.agree(answers)
+            reports = found.reports()
+            agreement = alpha(answers) if not outcasts else agreement
+            bad = set() if self.quarantine is None else self.quarantine.outcasts(reports)
+            if not bad:
+                break
+            outcasts |= {one.annotator: one for one in reports if one.annotator in bad}
         known = answers.ids.tolist()
         names = [vocabulary.classes[place] for place in found.place_L.tolist()]
         weights = self._weights(known, found.probability_L)
+        everybody = sorted([*reports, *outcasts.values()], key=lambda one: one.annotator)
         labels = dict(zip(known, names, strict=True))
-        return Decided(labels, weights, tuple(found.reports()), alpha(answers))
+        return Decided(labels, weights, tuple(everybody), agreement, tuple(sorted(outcasts)))
 
     def _several(self, told: Told, said_VC: Any, vocabulary: Vocabulary) -> Decided:
         known, probs_LC = agree_on_each_class(self.by, told, said_VC)
@@ -106,3 +130,11 @@ class Consensus:
         if self.weights == "none":
             return dict.fromkeys(ids, 1.0)
         return dict(zip(ids, probability_L.tolist(), strict=True))
+
+
+def _places(heard: Told, outcasts: dict[str, Report]) -> Any:
+    """Gives (A,) places among the annotators that are left."""
+    if not outcasts:
+        return heard.annotator_A
+    place_W = np.cumsum([name not in outcasts for name in heard.annotators]) - 1
+    return place_W[heard.annotator_A]

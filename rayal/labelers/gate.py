@@ -88,8 +88,9 @@ class Gate:
             )
         return _ids_first(self.columns)
 
-    def passed(self, rows: pa.Table) -> pa.Table:
-        """Gives the rows as they leave, in the same order.
+    def passed(self, rows: pa.Table, left: Ids | None = None) -> pa.Table:
+        """Gives the rows as they leave, in the same order; under the ids `left` where they are part
+        of a batch whose ids are known.
 
         Raises:
             LabelError: a column is not there, or the redaction changed rows or columns.
@@ -105,7 +106,8 @@ class Gate:
                     f"{', '.join(let.schema.names)}; it must keep rows, their order and columns"
                 )
             let = redacted
-        ids = self.ids(np.asarray(rows.column("sample_id"), np.int64))
+        given = np.asarray(rows.column("sample_id"), np.int64)
+        ids = self.ids(given) if left is None else left
         return let.set_column(0, "sample_id", pa.array(ids, pa.int64()))
 
     def ids(self, ids_L: Ids) -> Ids:

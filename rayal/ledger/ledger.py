@@ -244,9 +244,10 @@ class Ledger:
         """Gives the answers that hold now of the rounds from `start` to before one, as columns."""
         return self._store.read(lambda c: labels.told(c, self.run_id, start, before))
 
-    def answered_ids(self, round: int, least: int = 1) -> set[int]:
-        """Gives the samples of a round with so many answers, refused or withdrawn ones included."""
-        return self._store.read(lambda c: views.answered_ids(c, self.run_id, round, least))
+    def answered_ids(self, round: int, least: int = 1, job_id: str | None = None) -> set[int]:
+        """Gives the samples of a round, or of one of its jobs, with so many answers, refused or
+        withdrawn ones included."""
+        return self._store.read(lambda c: views.answered_ids(c, self.run_id, round, least, job_id))
 
     def spend(self, round: int | None = None) -> dict[str, int]:
         """Gives {"labels": samples with a label, "amount_minor": what all answers cost}."""

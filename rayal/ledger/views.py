@@ -37,11 +37,15 @@ def newest(connection: Connection, run_id: str, round: int | None) -> ColumnElem
     return and_(holds, ~apart)
 
 
-def answered_ids(connection: Connection, run_id: str, round: int, least: int = 1) -> set[int]:
-    """Gives the samples of a round that have at least so many answers, refusals and withdrawn ones
-    included."""
+def answered_ids(
+    connection: Connection, run_id: str, round: int, least: int = 1, job_id: str | None = None
+) -> set[int]:
+    """Gives the samples of a round, or of one of its jobs, that have at least so many answers,
+    refusals and withdrawn ones included."""
     mine = label_events.c
     found = select(mine.sample_id).where(of_run(run_id, round)).group_by(mine.sample_id)
+    if job_id is not None:
+        found = found.where(mine.job_id == job_id)
     if least > 1:
         found = found.having(func.count(mine.event_id.distinct()) >= least)
     return set(connection.scalars(found))
