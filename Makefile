@@ -59,7 +59,8 @@ $(STORES)/installed: constraints.txt tests/stores.txt
 
 # The server has an environment of its own: it pins an older numpy. Started on loopback, ended by its pid.
 label-studio-test: $(STAMP) $(STUDIO)/installed-$(STUDIO_VERSION)
-	$(ONE_THREAD) RAYAL_LABEL_STUDIO=$(CURDIR)/$(STUDIO) $(BIN)/python -m pytest -q tests/contract/test_label_studio.py tests/e2e/test_label_studio_kills.py
+	$(ONE_THREAD) RAYAL_LABEL_STUDIO=$(CURDIR)/$(STUDIO) RAYAL_LABEL_STUDIO_ROWS=5000 RAYAL_LABEL_STUDIO_KILLS=20 RAYAL_LABEL_STUDIO_SINGLES=500 \
+		$(BIN)/python -m pytest -q -rP tests/contract/test_label_studio.py tests/e2e/test_label_studio_kills.py
 
 $(STUDIO)/installed-$(STUDIO_VERSION):
 	test -x $(STUDIO)/venv/bin/python || $(BIN)/python -m venv $(STUDIO)/venv

@@ -172,7 +172,7 @@ class Labelling:
         limit = self.orders.limit_minor
         if limit is None:
             return True
-        cost = num_rows * self.orders.overlap * self.orders.labeler.price_minor
+        cost = num_rows * self.orders.price_minor
         held = self.ledger.spend()["amount_minor"] + self.ledger.promised()
         if held + cost > limit:
             self.progress.say(

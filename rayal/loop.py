@@ -234,7 +234,7 @@ class Loop:
             return "every row of the pool is labelled, ordered or cannot be decoded"
         next_labels = min(self.budget, num_left)
         spend, on_order = self.ledger.spend(), self.past.num_on_order(t)
-        each = self.labeler.price_minor * (getattr(self.labeler, "overlap", None) or 1)
+        each = self.labelling.orders.price_minor
         progress = Progress(
             t,
             spend["labels"] - self.ledger.spend(TEST)["labels"] + on_order,
@@ -300,7 +300,8 @@ class Loop:
             mark = hashlib.sha256(content.read_bytes()).hexdigest() if content.exists() else ""
             self.exam = once(TEST, "labelled", lambda _: self._read_test_labels(), mark)
         elif self.test_budget:
-            preflight.check_test_order(self.stopping, self.test_budget, self.labeler.price_minor)
+            each = self.labelling.orders.price_minor
+            preflight.check_test_order(self.stopping, self.test_budget, each)
             batch = once(TEST, "selected", self.pick_test, self.test_budget)
             once(TEST, "ordered", self.labelling.order, TEST, batch)
             self.exam = self.labelling.wait(TEST, batch)

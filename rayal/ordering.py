@@ -58,6 +58,11 @@ class Orders:
         """Answers a sample that are ordered."""
         return getattr(self.labeler, "overlap", None) or 1
 
+    @property
+    def price_minor(self) -> int:
+        """What a sample costs, with all answers that are ordered."""
+        return self.labeler.price_minor * self.overlap
+
     def place(self, t: int, rows: Any, why: str = "", again: int = 0) -> Order:
         """Places round t's batch with the labeler; `why` is what the record says of it. `again`:
         rows of the batch for a further time, an order of its own.

@@ -39,7 +39,7 @@ def test_people_in_label_studio_label_two_rounds(class_pool: Pool, tmp_path: Pat
             *SMALL, f"pool.path={class_pool.path}", f"run_dir={tmp_path / 'run'}",
             "labeler=label_studio", f"labeler.url={url}", f"labeler.token_env={ENV}",
             "labeler.columns=[embedding]", "labeler.kind=table", "labeler.overlap=2",
-            "labeler.price_minor=5", "labeler.rows_per_chunk=8", f"+labeler.pseudonyms={SECRET}",
+            "labeler.price_minor=5", "labeler.rows_per_chunk=8", f"labeler.pseudonyms={SECRET}",
         )  # fmt: skip
         assert build(config).run(config) == "waiting"
         states, done = ["waiting"], set[int]()
