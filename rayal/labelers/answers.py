@@ -14,9 +14,10 @@ from typing import Any, cast
 
 from rayal.currency import minor_a_unit
 from rayal.errors import LabelError
+from rayal.labelers.manifests import is_augmented, plain
 from rayal.types import Label, LabelEvent, Vocabulary
 
-SUFFIXES = (".jsonl", ".csv")
+SUFFIXES = (".jsonl", ".csv", ".manifest")
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,17 @@ class Answer:
 class AnswerReader:
     """Reads answer files. Columns: `sample_id` or `source_id`, `label`; optional `annotator`, `at`,
     `cost_minor` (or `cost`, in whole units of the currency), `event_id`, `revision`; others are
-    passed over. An empty label is a refusal. The `event_id` defaults to sample and annotator."""
+    passed over. An empty label is a refusal. The `event_id` defaults to sample and annotator. A
+    line of an output manifest (`rayal.labelers.manifests`) is read as one of these."""
 
-    def __init__(self, vocabulary: Vocabulary | None, price_minor: int, currency: str) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary | None,
+        price_minor: int,
+        currency: str,
+        attribute: str | None = None,
+    ) -> None:
+        self._attribute = attribute
         self._vocabulary = vocabulary
         self._price_minor = price_minor
         self._minor_a_unit = minor_a_unit(currency)
@@ -85,6 +94,8 @@ class AnswerReader:
         Raises:
             LabelError: the line is no answer to what was asked.
         """
+        if is_augmented(fields):
+            fields = plain(fields, self._attribute)
         sample_id = _sample_id(fields, asked)
         if sample_id is None or sample_id in asked.erased or sample_id in asked.elsewhere:
             return None

@@ -2,7 +2,8 @@
 
 OUTBOX/<chunk key>/part-00000.jsonl   the rows: sample_id, source_id where there is one, payload
 OUTBOX/<chunk key>/manifest.json      written last: what the part holds, what an answer may be
-INBOX/<chunk key>/*.jsonl, *.csv      answers to that chunk; any number of files, in any order
+INBOX/<chunk key>/*                   answers to that chunk (.jsonl, .csv, .manifest); any number of
+                                      files, in any order
 INBOX/<job>/*, INBOX/*                answers to any chunk of a job (a chunk key without its
                                       number), or of any job
 Whoever writes an answer file gives it its name when it is complete: names that begin with "." or
@@ -26,6 +27,7 @@ from rayal.labelers.answers import SUFFIXES, Answer, AnswerReader
 from rayal.labelers.chunks import check_other_payload, check_prices, check_rows, cut
 from rayal.labelers.gate import Gate, Redaction
 from rayal.labelers.inbox import Inbox
+from rayal.labelers.manifests import line_of
 from rayal.labelers.outbox import Manifest, Outbox
 from rayal.storage import is_disk_full, named, path_of
 from rayal.types import (
@@ -41,13 +43,16 @@ from rayal.types import (
 )
 
 _MOST_PROBLEMS = 5
+_FORMATS = ("jsonl", "csv", "manifest")
 
 
 class FileDrop:
     """Orders as files in one folder, answers as files in another.
 
     outbox, inbox   the two folders; None: `outbox` and `inbox` in the folder that `bind` names
-    format          of the parts, jsonl or csv; answers may come in either
+    format          of the parts: jsonl, csv or manifest (of SageMaker Ground Truth: `source_ref` or
+                    `source` is the column that is labelled); answers may come in any of them
+    attribute       of answers in manifests, where they have several
     columns, pseudonyms, redact  what leaves, under which ids, and how (`Gate`)
     overlap         answers a sample that are ordered and taken; None: any number, one is expected
     price_minor     of an answer that does not say what it cost; refusals and corrections cost 0
@@ -65,9 +70,18 @@ class FileDrop:
         pseudonyms: str | None = None,
         redact: Redaction | None = None,
         overlap: int | None = None,
+        source_ref: str | None = None,
+        source: str | None = None,
+        attribute: str | None = None,
     ) -> None:
-        if format not in ("jsonl", "csv"):
-            raise ConfigError(f"file_drop cannot write '{format}'; choose jsonl or csv")
+        if format not in _FORMATS:
+            raise ConfigError(f"file_drop cannot write '{format}'; choose {', '.join(_FORMATS)}")
+        if (format == "manifest") != ((source_ref is None) != (source is None)):
+            raise ConfigError(
+                f"labeler.format={format} with source_ref={source_ref} and source={source}; give "
+                "format=manifest and one of the two, the column that is labelled, or none of them"
+            )
+        self.source_ref, self.source, self.attribute = source_ref, source, attribute
         check_prices(rows_per_chunk, price_minor)
         if overlap is not None and overlap < 1:
             raise ConfigError(f"labeler.overlap={overlap}; give 1 or more answers a sample")
@@ -97,7 +111,7 @@ class FileDrop:
             )
         _open_folders(out, back)
         outbox = Outbox(out)
-        reader = AnswerReader(vocabulary, self.price_minor, self.currency)
+        reader = AnswerReader(vocabulary, self.price_minor, self.currency, self.attribute)
         self._boxes = outbox, Inbox(back, outbox, reader)
 
     def check(self, schema: pa.Schema) -> None:
@@ -109,6 +123,12 @@ class FileDrop:
         there = [*schema.names, *(n for n in PICK_COLUMNS if n not in schema.names)]
         self.gate.check(there)
         names = self.gate.leaving(there)
+        for name in (self.source_ref, self.source):
+            if name is not None and name not in names:
+                raise ConfigError(
+                    f"the manifest's source is column '{name}', which does not leave (there leave: "
+                    f"{', '.join(names)}); name it in labeler.columns, too"
+                )
         types = {name: schema.field(name).type for name in names if name in schema.names}
         formless = [name for name, kind in types.items() if not payload.has_form(kind)]
         if formless:
@@ -200,7 +220,12 @@ class FileDrop:
 
     def _encoded(self, rows: pa.Table) -> tuple[list[str], bytes]:
         names = list(rows.schema.names)
-        return names, payload.encode(rows, names, self.format)
+        if self.format != "manifest":
+            return names, payload.encode(rows, names, self.format)
+        lines = payload.encode(rows, names, "jsonl").decode().split("\n")
+        told = (line_of(json.loads(x), self.source_ref, self.source) for x in lines if x)
+        text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told)
+        return names, text.encode()
 
     def _sha256(self, rows: pa.Table) -> str:
         return hashlib.sha256(self._encoded(rows)[1]).hexdigest()

@@ -65,7 +65,9 @@ class Inbox:
             for path in _visible(folder):
                 if path.is_file() and path.suffix not in SUFFIXES:
                     name = path.relative_to(self.folder).as_posix()
-                    problems.append(f"{name}: neither .jsonl nor .csv; save it so, or remove it")
+                    problems.append(
+                        f"{name}: none of .jsonl, .csv, .manifest; save it so, or remove it"
+                    )
         return problems
 
     def _folder(

@@ -274,7 +274,7 @@ def test_unfinished_files_are_not_read_and_strange_ones_are_named(tmp_path):
     answer(tmp_path, "b0-0001/a.jsonl", {"sample_id": 1, "label": "cat"})
     with pytest.raises(LabelError) as error:
         labeler.fetch(order, "")
-    assert "answers.xlsx: neither .jsonl nor .csv" in str(error.value)
+    assert "answers.xlsx: none of .jsonl, .csv" in str(error.value)
     assert "b0-0001/: no chunk or job of this name" in str(error.value)
 
 

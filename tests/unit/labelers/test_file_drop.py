@@ -221,7 +221,7 @@ def test_an_erasure_that_was_cut_off_is_finished_by_the_same_call(tmp_path, monk
 
 
 def test_settings_that_cannot_be_meant(tmp_path):
-    with pytest.raises(ConfigError, match="cannot write 'xml'; choose jsonl or csv"):
+    with pytest.raises(ConfigError, match="cannot write 'xml'; choose jsonl, csv, manifest"):
         FileDrop(format="xml")
     with pytest.raises(ConfigError, match="rows_per_chunk=0"):
         FileDrop(rows_per_chunk=0)
