@@ -12,6 +12,7 @@ MAY_CHANGE = (
     "engine.",
     "poll_s",
     "poll_for_s",
+    "doorbell_port",
     "max_amount_minor",
     "deadline_s",  # when a round goes on: like the vendor's pace, no part of what is asked for
     "least_share",

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayal.consensus import Decided, agreement_of
+from rayal.doorbell import Waiter
 from rayal.errors import LabelError
 from rayal.history import History
 from rayal.ledger import Ledger
@@ -55,6 +56,7 @@ class Labelling:
     poll_s: float | None
     poll_for_s: float
     closing: Closing
+    waiter: Waiter
 
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
@@ -75,7 +77,7 @@ class Labelling:
             if self.poll_s is None or time.monotonic() > deadline:
                 self.progress.say(f"waiting for {waiting}; the same command again goes on")
                 return None
-            time.sleep(self.poll_s)
+            self.waiter.wait(self.poll_s)
 
     def collect(self, t: int) -> Snapshot | None:
         """Drains the round's job into label events; gives a snapshot once every row is answered.

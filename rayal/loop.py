@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rayal import metrics, preflight
 from rayal.choosing import Asked, Chooser
 from rayal.consensus import Consensus
+from rayal.doorbell import Waiter, answering
 from rayal.engine.rescoring import Rescoring
 from rayal.engine.scoring import Engine, Fitting, Pass, Testing
 from rayal.engine.worker import has_undecodable
@@ -86,6 +87,7 @@ class Loop:
         max_open_rounds: int = 1,
         deadline_s: float | None = None,
         least_share: float = 1.0,
+        doorbell_port: int | None = None,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -96,6 +98,7 @@ class Loop:
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.begin_from, self.max_amount_minor = begin_from, max_amount_minor
         self.max_open_rounds, self.closing = max_open_rounds, Closing(deadline_s, least_share)
+        self.doorbell_port, self.waiter = doorbell_port, Waiter()
         self.test_labels, self.test_budget = test_labels, test_budget
         self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
         self.consensus = consensus or Consensus()
@@ -149,7 +152,7 @@ class Loop:
             about = self.name, self.vocabulary, self.past.ids_of, self.max_amount_minor
             orders = Orders(self.ledger, self.labeler, *about, self.progress.say)
             with_them = self.past, self.pool, self._columns(), self.clock, self.progress
-            waits = self.poll_s, self.poll_for_s, self.closing
+            waits = self.poll_s, self.poll_for_s, self.closing, self.waiter
             self.labelling = Labelling(self.ledger, orders, *with_them, *waits)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
             self.dir.note_ledger(place)
@@ -157,7 +160,8 @@ class Loop:
                 adopt_round_0(self.ledger, self.dir, self.begin_from, config)
             try:
                 self.engine.open(self.pool, self.predictor, self.trainer, self.proxy)
-                state = self._rounds()
+                with answering(self.waiter, self.labeler, self.doorbell_port):
+                    state = self._rounds()
             except Exception as error:
                 said = str(error) if isinstance(error, RayalError) else cause_of(error)
                 self.ledger.set_state("failed", error=said)
