@@ -47,7 +47,7 @@ class Rest:
             {item}, {sample_ids}
     fields  where an answer has its sample_id, label, event_id, revision, annotator, at, cost_minor,
             state; a revision may be a time (ISO 8601)
-    states  of answers: label, refused, withdrawn or ignored; none: all are labels
+    states  of answers: label, refused, withdrawn (to be given again), ignored; none: all are labels
     """
 
     def __init__(
@@ -312,6 +312,7 @@ class Rest:
             annotator=annotator,
             cost_minor=int(at(answer, fields.get("cost_minor", ""), usual)),
             at=str(at(answer, fields.get("at", ""), "") or ""),
+            is_open=meant == "withdrawn",
         )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, and_, select, update
 from rayal.errors import LabelError
 from rayal.ledger.quarantine import Odd, Terms, beyond, set_apart, waiting
 from rayal.ledger.records import to_json
-from rayal.ledger.schema import label_events, quarantine
+from rayal.ledger.schema import has_orders, label_events, quarantine
 from rayal.ledger.store import Store
 from rayal.ledger.views import IDS_A_SELECT, NAMES, Content, Key, newest, of_run
 from rayal.types import LabelEvent, Told
@@ -156,9 +156,10 @@ def current(
                 annotator=row.annotator,
                 cost_minor=row.cost_minor,
                 at=row.at,
+                is_open=bool(getattr(row, "is_open", 0)),
             ),
         )
-        for row in connection.execute(select(label_events).where(wanted))
+        for row in connection.execute(select(*_columns(connection)).where(wanted))
     ]
     # Sorted here: databases differ in how they order text.
     found.sort(key=lambda one: (one.round, one.job_id, one.event.sample_id, one.event.event_id))
@@ -191,7 +192,7 @@ def digest_lines(connection: Connection, run_id: str) -> Iterator[str]:
     """Gives one line an event, in an order that does not depend on arrival; times are left out."""
     order = (label_events.c.round, label_events.c.sample_id)
     rows = connection.execution_options(yield_per=10_000).execute(
-        select(label_events).where(of_run(run_id, None)).order_by(*order)
+        select(*_columns(connection)).where(of_run(run_id, None)).order_by(*order)
     )
     for _, group in groupby(rows, key=lambda row: (row.round, row.sample_id)):
         yield from sorted(
@@ -205,10 +206,17 @@ def digest_lines(connection: Connection, run_id: str) -> Iterator[str]:
                     row.value,
                     row.annotator,
                     row.cost_minor,
+                    *([1] if getattr(row, "is_open", 0) else []),
                 ]
             )
             for row in group
         )
+
+
+def _columns(connection: Connection) -> list[Any]:
+    """What a ledger has of answers: one of version 1 is read as it is."""
+    new = () if has_orders(connection) else ("is_open",)
+    return [column for column in label_events.c if column.name not in new]
 
 
 def _content(event: LabelEvent, texts: dict[tuple[type, Any], str]) -> Content:
@@ -221,7 +229,8 @@ def _content(event: LabelEvent, texts: dict[tuple[type, Any], str]) -> Content:
         text = _text(event) if found is None else found
         if mark is not None:
             texts[mark] = text
-    return (int(event.sample_id), text, event.annotator, event.cost_minor, event.at)
+    told = (int(event.sample_id), text, event.annotator, event.cost_minor, event.at)
+    return (*told, int(event.is_open))
 
 
 def _text(event: LabelEvent) -> str:
@@ -260,7 +269,7 @@ def _there(
 
 
 def _compare(job_id: str, key: Key, found: Content, new: Content) -> None:
-    if found[:4] == new[:4]:  # but for the time
+    if (*found[:4], found[5]) == (*new[:4], new[5]):  # but for the time
         return
     event_id, revision = key
     raise LabelError(

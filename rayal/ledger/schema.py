@@ -73,6 +73,7 @@ label_events = Table(
     Column("round", Integer, nullable=False),
     Column("at", String(40), nullable=False),
     Column("received", String(40), nullable=False),
+    Column("is_open", Integer, nullable=False, server_default="0"),  # since version 2
     Index("label_events_by_sample", "run_id", "round", "sample_id"),
 )
 
@@ -91,6 +92,7 @@ quarantine = Table(  # answers that fit no order: kept, and no labels
     Column("at", String(40), nullable=False),
     Column("received", String(40), nullable=False),
     Column("why", Text, nullable=False),
+    Column("is_open", Integer, nullable=False, server_default="0"),
 )
 
 reservations = Table(  # what a chunk may cost, set aside before it leaves
@@ -147,6 +149,8 @@ def prepare(connection: Connection, name: str) -> None:
         connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
     elif check_version(connection, name) < SCHEMA_VERSION:  # which had fewer tables
         metadata.create_all(connection)
+        added = "ALTER TABLE label_events ADD COLUMN is_open INTEGER DEFAULT 0 NOT NULL"
+        connection.exec_driver_sql(added)
         if connection.dialect.name == "postgresql":  # SQLite's numbers have 64 bits anyway
             wide = "ALTER TABLE label_events ALTER COLUMN revision TYPE BIGINT"
             connection.exec_driver_sql(wide)

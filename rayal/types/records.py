@@ -63,6 +63,7 @@ class LabelEvent:
     annotator: str = ""
     cost_minor: int = 0
     at: str = ""  # ISO 8601, UTC
+    is_open: bool = False  # withdrawn, and to be given again: no refusal
 
 
 @dataclass(frozen=True)

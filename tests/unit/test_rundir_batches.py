@@ -11,7 +11,7 @@ import pytest
 from runs import run
 
 from rayal.errors import ConfigError, PoolError
-from rayal.labelers.payload import leaving
+from rayal.labelers.gate import Gate
 from rayal.ledger import Ledger
 from rayal.pool import Pool, ingest
 from rayal.rundir import RunDir
@@ -57,7 +57,8 @@ def test_a_column_of_the_pool_with_such_a_name_is_refused(name: str, tmp_path: P
 
 
 def test_whoever_labels_is_not_told_why() -> None:
-    assert leaving(["sample_id", "text", *PICK_COLUMNS], None) == ["sample_id", "text"]
+    names = Gate("all").leaving(["sample_id", "text", *PICK_COLUMNS])
+    assert names == ["sample_id", "text"]
 
 
 def test_the_ledger_notes_how_a_batch_was_selected(class_pool: Pool, tmp_path: Path) -> None:

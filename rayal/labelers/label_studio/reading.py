@@ -98,13 +98,15 @@ def events_of(
         )
         events.append(event)
         if price_minor and value is not None and not is_paid and not known_one.is_paid:
-            events.append(LabelEvent(sample_id, None, f"{name}/price", 0, annotator, price_minor))
+            price = LabelEvent(sample_id, None, f"{name}/price", 0, annotator, price_minor)
+            events.append(replace(price, is_open=True))  # no answer of its own
     return events + [withdrawn(one) for one in before.values()], new
 
 
 def withdrawn(one: Known) -> LabelEvent:
     """Gives the event that an annotation is no more."""
-    return LabelEvent(one.sample_id, None, str(one.annotation), DELETED, one.annotator)
+    gone = LabelEvent(one.sample_id, None, str(one.annotation), DELETED, one.annotator)
+    return replace(gone, is_open=True)
 
 
 def sample_of(task: Mapping[str, Any], keys: Collection[str]) -> int:
