@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, select
 
 from rayal.ledger.schema import label_events, quarantine
 from rayal.ledger.store import Store
@@ -34,18 +34,18 @@ class Odd:
     why: str
 
 
+def _was_taken() -> ColumnElement[bool]:
+    """Whether an answer that was kept apart is a label by now."""
+    names = ("run_id", "job_id", "event_id", "revision")
+    return exists().where(*(label_events.c[name] == quarantine.c[name] for name in names))
+
+
 def in_quarantine(connection: Connection, run_id: str) -> list[dict[str, Any]]:
     """Gives the answers kept apart that were not taken since, by (round, job, event, revision)."""
-    mine, taken = quarantine.c, label_events.c
-    was_taken = exists().where(
-        taken.run_id == mine.run_id,
-        taken.job_id == mine.job_id,
-        taken.event_id == mine.event_id,
-        taken.revision == mine.revision,
-    )
+    mine = quarantine.c
     rows = connection.execute(
         select(quarantine)
-        .where(mine.run_id == run_id, ~was_taken)
+        .where(mine.run_id == run_id, ~_was_taken())
         .order_by(mine.round, mine.job_id, mine.event_id, mine.revision)
     )
     return [{**row, "value": json.loads(row["value"] or "null")} for row in rows.mappings()]
@@ -101,19 +101,13 @@ def waiting(
     """Gives a job's answers that were too dear: the limit may be higher now, or a refund came."""
     if terms.limit_minor is None:
         return {}
-    mine, taken = quarantine.c, label_events.c
-    was_taken = exists().where(
-        taken.run_id == mine.run_id,
-        taken.job_id == mine.job_id,
-        taken.event_id == mine.event_id,
-        taken.revision == mine.revision,
-    )
+    mine = quarantine.c
     found = connection.execute(
         select(*(getattr(mine, name) for name in NAMES)).where(
             mine.run_id == run_id,
             mine.job_id == job_id,
             mine.why.startswith(_TOO_DEAR),
-            ~was_taken,
+            ~_was_taken(),
         )
     )
     again = {tuple(row)[:2]: tuple(row)[2:] for row in found}
