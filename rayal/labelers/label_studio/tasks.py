@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +14,11 @@ import pyarrow as pa
 from rayal.columns import is_vector, vectors
 from rayal.errors import ConfigError, LabelError
 from rayal.labelers import payload
+from rayal.labelers.images import kind_of, png
 from rayal.labelers.label_studio.screen import MORE, SHOWN, Screen
 
 TAG, SAMPLE = "rayal_chunk", "sample_id"
 MODEL = "rayal"  # the model version that predictions come under
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-)
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ def _images(rows: pa.Table, name: str, pixels: Sequence[int]) -> list[str]:
         if isinstance(value, str):
             found.append(value)
             continue
-        kind = _kind_of(value or b"")
+        kind = kind_of(value or b"")
         if kind is None:
             raise LabelError(
                 f"column '{name}' of sample_id {rows.column(SAMPLE)[place]} is no PNG, JPEG, GIF, "
@@ -150,25 +143,6 @@ def _images(rows: pa.Table, name: str, pixels: Sequence[int]) -> list[str]:
             )
         found.append(_data_url(value, kind))
     return found
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """Gives the PNG file of an image: (H, W) grey or (H, W, 3) colours, uint8."""
-    height, width = pixels.shape[:2]
-    colour = 0 if pixels.ndim == 2 else 2
-    lines = b"".join(b"\0" + row.tobytes() for row in np.ascontiguousarray(pixels))
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
-    return _MAGIC[0][0] + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in parts
-    )
-
-
-def _kind_of(content: bytes) -> str | None:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "webp"
-    return next((kind for magic, kind in _MAGIC if content.startswith(magic)), None)
 
 
 def _data_url(content: bytes, kind: str) -> str:

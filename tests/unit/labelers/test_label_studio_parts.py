@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 
 from rayal.errors import ConfigError, InDoubt, LabelError
+from rayal.labelers.images import png
 from rayal.labelers.label_studio import LabelStudio
 from rayal.labelers.label_studio.reading import DELETED, Place, begun, ended, events_of
 from rayal.labelers.label_studio.screen import Screen
 from rayal.labelers.label_studio.server import Server
-from rayal.labelers.label_studio.tasks import Layout, png, tasks
+from rayal.labelers.label_studio.tasks import Layout, tasks
 from rayal.labelers.label_studio.told import Known, Told
 from rayal.types import Vocabulary
 
