@@ -92,7 +92,7 @@ def erase(
 def _check_nothing_is_leaving(ledger: Ledger, history: History, gone: Ids) -> None:
     for event in ledger.events(step="selected"):
         t = event.round
-        if ledger.event(t, "ordered") is None and np.isin(history.ids_of(t), gone).any():
+        if ledger.event(t, "ordered") is None and np.isin(history.asked_ids(t), gone).any():
             raise LabelError(
                 f"round {t} has picked one of these samples and its order is not placed yet; give "
                 "the same `rayal run` again until it waits for labels, then erase"
@@ -121,7 +121,7 @@ def _without_caches(run_dir: RunDir, config: Mapping[str, Any], pool_path: str) 
 def _at_vendors(
     ledger: Ledger, history: History, labeler: Labeler, vocabulary: Vocabulary, gone: Ids
 ) -> dict[str, str]:
-    orders = Orders(ledger, labeler, "", vocabulary, history.ids_of)
+    orders = Orders(ledger, labeler, "", vocabulary, history.asked_ids)
     told: dict[str, str] = {}
     for event in ledger.events(step="ordered"):
         left = orders.left_as(event.round)
@@ -154,7 +154,7 @@ def _trained_with(ledger: Ledger, run_dir: RunDir, gone: Ids) -> list[str]:
 def _in_files(ledger: Ledger, run_dir: RunDir, gone: Ids) -> dict[str, list[str]]:
     changed: dict[str, list[str]] = {}
     for event in ledger.events():
-        if event.step in ("selected", "labelled"):
+        if event.step in ("selected", "gold", "labelled"):
             hashes = run_dir.without(event.result, gone)
             if hashes is not None:
                 changed[event.result.path] = list(hashes)

@@ -10,6 +10,7 @@ import numpy as np
 from rayal.consensus import Consensus, Decided
 from rayal.engine.survivors import Taken
 from rayal.errors import LedgerError
+from rayal.gold import GOLD, STEP, answers_of
 from rayal.ledger import Ledger
 from rayal.rundir import RunDir, sample_ids
 from rayal.types import Batch, Ids, Label, Vocabulary
@@ -73,12 +74,6 @@ class History:
         open_ones = [r for r in range(t) if not self.has(r, "labelled")]
         return sum(self.record(r, "selected").num_rows for r in open_ones)
 
-    def expected_cost(self, num_labels: int, price_minor: int) -> int:
-        """Gives what labels are expected to cost: as listed, or more where that was paid so far."""
-        spend = self.ledger.spend()
-        paid, bought = spend["amount_minor"], max(spend["labels"], 1)
-        return max(num_labels * price_minor, -(-num_labels * paid // bought))
-
     def taken(self, before: int) -> Taken:
         """Gives those rows with the labels that came."""
         ids = self.taken_ids(before)
@@ -95,7 +90,17 @@ class History:
 
     def decided(self, before: int, start: int = 0) -> Decided:
         """Gives what was made of the answers of those rounds: labels, weights, annotators."""
-        return self.consensus.decide(self.ledger.told(start, before), self.vocabulary)
+        known = self.gold(before)
+        told = self.ledger.told(start, before, GOLD if known else None)
+        return self.consensus.decide(told, self.vocabulary, known)
+
+    def gold(self, before: int) -> dict[int, Label]:
+        """Gives the known labels of the gold questions that the rounds before one asked."""
+        known: dict[int, Label] = {}
+        for event in self.ledger.events(step=STEP):
+            if event.round < before:
+                known |= answers_of(self.dir, event.result)
+        return known
 
     def unseen(self, before: int) -> str | None:
         """Gives a line about the classes that no label of those rounds shows, or None."""
@@ -122,10 +127,28 @@ class History:
         return len(self.ledger.answered_ids(t) - labelled)
 
     def missing(self, t: int, overlap: int = 1) -> int:
-        """Gives how many rows of round t's batch have not as many answers yet as were ordered."""
-        answered = self.ledger.answered_ids(t, overlap) | self.ledger.erased()
-        return sum(int(i) not in answered for i in self.ids_of(t))
+        """Gives how many rows of round t's order, gold questions with them, have not as many
+        answers yet as were ordered."""
+        erased = self.ledger.erased()
+        answered = self.ledger.answered_ids(t, overlap) | erased
+        num = sum(int(i) not in answered for i in self.ids_of(t))
+        if len(gold := self.gold_of(t)):
+            job = self.record(t, "ordered").job_id
+            answered = self.ledger.answered_ids(GOLD, overlap, job) | erased
+            num += sum(int(i) not in answered for i in gold)
+        return num
 
     def ids_of(self, t: int) -> Ids:
         """Gives the samples of round t's batch, in the order picked."""
         return sample_ids(self.dir.read(self.record(t, "selected"), ["sample_id"]))
+
+    def gold_of(self, t: int) -> Ids:
+        """Gives the samples of round t's gold questions."""
+        event = self.ledger.event(t, STEP)
+        if event is None:
+            return np.empty(0, np.int64)
+        return sample_ids(self.dir.read(event.result, ["sample_id"]))
+
+    def asked_ids(self, t: int) -> Ids:
+        """Gives the samples of round t's order: its batch and its gold questions."""
+        return np.concatenate([self.ids_of(t), self.gold_of(t)])

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rayal.consensus import Decided, agreement_of
 from rayal.doorbell import Waiter
 from rayal.errors import LabelError
+from rayal.gold import GOLD, STEP, Gold
 from rayal.history import History
 from rayal.ledger import Ledger
 from rayal.ordering import Orders
@@ -49,6 +50,7 @@ class Labelling:
     ledger: Ledger
     orders: Orders
     past: History
+    gold: Gold
     pool: Pool
     columns: tuple[str, ...]  # that models read, which a snapshot holds
     clock: Stopwatch
@@ -61,7 +63,14 @@ class Labelling:
     def order(self, t: int, batch: Batch) -> Order:
         """Places the batch with the labeler, chunk by chunk, each at most once."""
         rows = self.past.dir.read(batch)
-        return self.orders.place(t, rows, f"batch {batch.content_hash} of round {t}")
+        why = f"batch {batch.content_hash} of round {t}"
+        if t != TEST and self.gold.share:
+            labels = self.ledger.event(TEST, "labelled")
+            exam = None if labels is None else labels.result
+            asked = self.ledger.once(t, STEP, self.gold.pick, t, batch.num_rows, exam)
+            rows = self.gold.mixed(t, rows, asked)
+            why += f", with {asked.num_rows} gold questions"
+        return self.orders.place(t, rows, why)
 
     def wait(self, t: int, batch: Batch) -> Snapshot | None:
         """Gives the round's snapshot; None when labels are missing and polling is off or over."""
@@ -72,7 +81,7 @@ class Labelling:
                 return snapshot
             missing = self.past.missing(t, self.orders.overlap)
             what = "the test split" if t == TEST else f"round {t}"
-            waiting = f"{missing} of {batch.num_rows} labels of {what}"
+            waiting = f"{missing} of {len(self.past.asked_ids(t))} labels of {what}"
             self.ledger.set_state("waiting", waiting_for=waiting)
             if self.poll_s is None or time.monotonic() > deadline:
                 self.progress.say(f"waiting for {waiting}; the same command again goes on")
@@ -121,6 +130,18 @@ class Labelling:
             self.ledger.note(annotators=agreement_of(decided))
         self.ledger.note(seconds=self.clock.take())
         return snapshot
+
+    def num_labels(self) -> int:
+        """Gives how many samples have a label, test rows and gold questions not counted."""
+        apart = sum(self.ledger.spend(one)["labels"] for one in (TEST, GOLD))
+        return self.ledger.spend()["labels"] - apart
+
+    def expected_cost(self, num_labels: int) -> int:
+        """Gives what labels are expected to cost, with the gold questions among them: as listed, or
+        more where that was paid so far."""
+        spend, num = self.ledger.spend(), num_labels + self.gold.num_of(num_labels)
+        paid, bought = spend["amount_minor"], max(spend["labels"], 1)
+        return max(num * self.orders.price_minor, -(-num * paid // bought))
 
     def _asks_again(self, t: int, decided: Decided) -> bool:
         """Orders samples once more that lack answers because some who gave them are not heard;

@@ -20,6 +20,7 @@ from rayal.engine.rescoring import Rescoring
 from rayal.engine.scoring import Engine, Fitting, Pass, Testing
 from rayal.engine.worker import has_undecodable
 from rayal.errors import RayalError
+from rayal.gold import Gold
 from rayal.history import History
 from rayal.identity import MAY_CHANGE, MAY_GROW, name_of
 from rayal.keys import Keys
@@ -51,7 +52,7 @@ from rayal.types import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_NEWER = (("proxy", None), ("max_open_rounds", 1))
+_NEWER = (("proxy", None), ("max_open_rounds", 1), ("gold_share", 0.0))
 
 
 class Loop:
@@ -88,6 +89,7 @@ class Loop:
         deadline_s: float | None = None,
         least_share: float = 1.0,
         doorbell_port: int | None = None,
+        gold_share: float = 0.0,
     ) -> None:
         self.pool, self.engine, self.predictor, self.trainer = pool, engine, predictor, trainer
         self.labeler, self.stopping = labeler, stopping
@@ -98,7 +100,7 @@ class Loop:
         self.poll_s, self.poll_for_s = poll_s, poll_for_s
         self.begin_from, self.max_amount_minor = begin_from, max_amount_minor
         self.max_open_rounds, self.closing = max_open_rounds, Closing(deadline_s, least_share)
-        self.doorbell_port, self.waiter = doorbell_port, Waiter()
+        self.doorbell_port, self.waiter, self.gold_share = doorbell_port, Waiter(), gold_share
         self.test_labels, self.test_budget = test_labels, test_budget
         self.proxy = proxy and proxy.for_kind(kind, self.vocabulary.classes)
         self.consensus = consensus or Consensus()
@@ -109,6 +111,7 @@ class Loop:
         preflight.check_sizes(pool, num_rounds, budget)
         preflight.check_ranges(poll_s, poll_for_s, max_rejected_share, test_budget)
         preflight.check_waits(max_open_rounds, deadline_s, least_share)
+        preflight.check_gold(pool, gold_share, kind, test_labels is not None)
         preflight.check_columns(pool, predictor)
         preflight.check_vocabulary(trainer, self.metric, self.vocabulary)
         preflight.check_labeler(pool, labeler)
@@ -149,9 +152,11 @@ class Loop:
             known = {key: value for key, value in config.items() if (key, value) not in _NEWER}
             config = {**known, **facts, "ledger_url": place}
             self.name = name_of(config)
-            about = self.name, self.vocabulary, self.past.ids_of, self.max_amount_minor
-            orders = Orders(self.ledger, self.labeler, *about, self.progress.say)
-            with_them = self.past, self.pool, self._columns(), self.clock, self.progress
+            about = self.name, self.vocabulary, self.past.asked_ids, self.max_amount_minor
+            told = self.past.gold_of, self.progress.say
+            orders = Orders(self.ledger, self.labeler, *about, *told)
+            gold = Gold(self.gold_share, self.pool, self.dir, self.seed, self.vocabulary)
+            with_them = self.past, gold, self.pool, self._columns(), self.clock, self.progress
             waits = self.poll_s, self.poll_for_s, self.closing, self.waiter
             self.labelling = Labelling(self.ledger, orders, *with_them, *waits)
             self.ledger.start_run(config, may_change=MAY_CHANGE, may_grow=MAY_GROW)
@@ -172,8 +177,7 @@ class Loop:
 
     def _rounds(self) -> str:
         once = self.ledger.once
-        # By round; where there is none a round selects with the cold-start strategy.
-        self.models: dict[int, tuple[Checkpoint | None, ...]] = {}
+        self.models: dict[int, tuple[Checkpoint | None, ...]] = {}  # none: cold start
         if not self.past.has(0 if self.begin_from is None else 1, "ordered"):
             scores = self.strategy if self.num_rounds > 1 else None
             keys = Keys(self.seed, 0)
@@ -237,17 +241,16 @@ class Loop:
         if num_left == 0:
             return "every row of the pool is labelled, ordered or cannot be decoded"
         next_labels = min(self.budget, num_left)
-        spend, on_order = self.ledger.spend(), self.past.num_on_order(t)
-        each = self.labelling.orders.price_minor
+        on_order, cost = self.past.num_on_order(t), self.labelling.expected_cost
         progress = Progress(
             t,
-            spend["labels"] - self.ledger.spend(TEST)["labels"] + on_order,
-            spend["amount_minor"] + self.past.expected_cost(on_order, each),
+            self.labelling.num_labels() + on_order,
+            self.ledger.spend()["amount_minor"] + cost(on_order),
             (datetime.now(UTC) - datetime.fromisoformat(self.ledger.run().created)).total_seconds(),
             num_left,
             tuple(self.past.record(done, "tested") for done in range(t - self.max_open_rounds + 1)),
             next_labels,
-            self.past.expected_cost(next_labels, each),
+            cost(next_labels),
         )
         why = self.stopping.stop(progress)
         return why or preflight.over_limit(progress, self.max_amount_minor)

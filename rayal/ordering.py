@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from rayal.errors import InDoubt, LabelError
+from rayal.gold import GOLD
 from rayal.ledger import Entry, Ledger, Odd, Terms
 from rayal.types import (
     Ack,
@@ -45,8 +46,9 @@ class Orders:
     labeler: Labeler
     name: str  # of what the run asks for: names its orders
     vocabulary: Vocabulary
-    ids_of: Callable[[int], Ids]  # the samples of a round's batch
+    ids_of: Callable[[int], Ids]  # the samples that a round orders
     limit_minor: int | None = None  # what all answers of the run may cost
+    gold_of: Callable[[int], Ids] = lambda _: np.empty(0, np.int64)  # those that judge annotators
     say: Callable[[str], None] = lambda _: None
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
@@ -113,6 +115,11 @@ class Orders:
         """
         terms = Terms(getattr(self.labeler, "overlap", None), self.limit_minor)
         fit, odd = self._sorted(t, events)
+        gold = set(self.gold_of(t).tolist())
+        if gold:
+            judging = [one for one in fit if one.sample_id in gold]
+            fit = [one for one in fit if one.sample_id not in gold]
+            self.ledger.append_labels(GOLD, order.job_id, judging, (), terms)
         return self.ledger.append_labels(t, order.job_id, fit, odd, terms)
 
     def drain_earlier(self, t: int) -> None:

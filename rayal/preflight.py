@@ -261,6 +261,27 @@ def check_waits(max_open_rounds: int, deadline_s: float | None, least_share: flo
         )
 
 
+def check_gold(pool: Pool, share: float, kind: str, has_test_labels: bool) -> None:
+    """Refuses gold questions that nothing can be asked of.
+
+    Raises:
+        ConfigError: the share is out of its range, no label of the test split is known, or the
+            labels are numbers.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"gold_share is {share:g}, expected 0 to 1; correct it")
+    if share and kind not in ("class", "multilabel"):
+        raise ConfigError(
+            f"gold_share is {share:g}, but labels are of kind '{kind}', which no answer meets "
+            "exactly; leave it out: consensus.numbers finds biased annotators by the others"
+        )
+    if share and not (has_test_labels or (pool.vocabulary is not None and pool.num_test_rows)):
+        raise ConfigError(
+            f"gold_share is {share:g}, but no label of the test split is known to ask for; give "
+            "test_labels, or leave it out"
+        )
+
+
 def over_limit(progress: Progress, limit_minor: int | None) -> str | None:
     """Gives why the next batch is not ordered: it would go beyond what may be spent; or None."""
     held = progress.amount_minor

@@ -2,7 +2,7 @@
 
     RUN_DIR/run.json                the run's own id in its ledger, and where that is if not here
             ledger.db               every step, in order
-            rounds/r0000/batch.parquet, snapshot.parquet, taken.arrow
+            rounds/r0000/batch.parquet, gold.parquet, snapshot.parquet, taken.arrow
             checkpoints/r0000/      what the trainer left; r0000-proxy/: that of a proxy
             passes/r0000-.../       survivors of a scoring pass, until its batch is recorded
             report.html
@@ -158,7 +158,9 @@ class RunDir:
 
     # --------------------------------------------------------------------------------- batches
 
-    def write_batch(self, t: int, picks: Picks, rows: pa.Table) -> Batch:
+    def write_batch(
+        self, t: int, picks: Picks, rows: pa.Table, file: str = "batch.parquet"
+    ) -> Batch:
         """Writes picks and their payload, in the order picked, and gives the record."""
         table = rows
         for name, column in pick_arrays(picks).items():
@@ -167,7 +169,7 @@ class RunDir:
                     f"the pool has a column '{name}', a name that batches use; rename it at ingest"
                 )
             table = table.append_column(name, column)
-        path = self.round(t) / "batch.parquet"
+        path = self.round(t) / file
         return Batch(self.relative(path), _write(path, table), table.num_rows)
 
     def read(self, record: Batch | Snapshot, columns: Sequence[str] | None = None) -> pa.Table:

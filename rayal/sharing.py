@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rayal.errors import ConfigError
+from rayal.gold import GOLD
 from rayal.identity import MAY_CHANGE, MAY_GROW
 from rayal.ledger import Event, Ledger, compare_configs
 from rayal.rundir import RunDir
@@ -19,7 +20,7 @@ NOT_IN_ROUND_0 = ("strategy.", "stopping.", "num_rounds")
 NOT_IN_ITS_LABELS = (
     *NOT_IN_ROUND_0, "model.module.", "predictor.", "trainer.", "metric", "proxy"
 )  # fmt: skip
-_LABEL_STEPS = ("selected", "ordered", "labelled")
+_LABEL_STEPS = ("selected", "gold", "ordered", "labelled")
 
 
 def adopt_round_0(
@@ -63,7 +64,10 @@ def adopt_round_0(
                 with atomic_path(folder) as temporary:
                     shutil.copytree(source, temporary)
         steps = [step for step in other.events(0) if whole or _is_of_labels(step)]
-        ledger.adopt([*other.events(TEST), *steps], [*other.labels(TEST), *other.labels(0)])
+        jobs = {one.result.job_id for one in steps if one.step.startswith(("ordered", "again/"))}
+        gold = [one for one in other.labels(GOLD) if one.job_id in jobs]
+        labels = [*other.labels(TEST), *gold, *other.labels(0)]
+        ledger.adopt([*other.events(TEST), *steps], labels)
 
 
 def _is_of_labels(event: Event) -> bool:

@@ -55,7 +55,7 @@ def _ingest(ledger: Ledger, run_dir: RunDir, place: Path, annotator: str) -> tup
     labeler, vocabulary = labeler_of(config, run_dir)
     history = History(ledger, run_dir, vocabulary)
     limit = config.get("max_amount_minor")
-    orders = Orders(ledger, labeler, "", vocabulary, history.ids_of, limit)
+    orders = Orders(ledger, labeler, "", vocabulary, history.asked_ids, limit, history.gold_of)
     placed = {event.round: event.result for event in ledger.events(step="ordered")}
     if not placed:
         raise LabelError(f"{run_dir.path} has ordered nothing yet; run it first")

@@ -119,6 +119,15 @@ class Answers:
         """(W,) how many answers an annotator gave."""
         return np.bincount(self.annotator_A, minlength=len(self.annotators)).astype(np.float64)
 
+    @property
+    def is_telling_A(self) -> npt.NDArray[np.bool_]:
+        """(A,) whether an answer can tell how good its annotator is: where gold answers are known,
+        the only answer to another sample agrees with nothing but itself."""
+        if not (self.truth_L >= 0).any():
+            return np.ones(len(self.row_A), bool)
+        num_L = np.bincount(self.row_A, minlength=len(self.ids))
+        return np.asarray(((self.truth_L >= 0) | (num_L > 1))[self.row_A])
+
     def sum_by_row(self, values_P: Float64s) -> Float64s:
         """Gives (L,) sums over a row's pairs."""
         if not len(values_P):
@@ -138,9 +147,10 @@ class Report:
 
     annotator: str
     num_answers: int
-    accuracy: float  # share of the answers that the agreed labels bear out
+    accuracy: float  # share of the answers that the agreed labels and the gold ones bear out
     low: float  # 95 % interval of Wilson, JASA 22, 1927
     high: float
+    num_gold: int = 0  # answers to gold questions
 
 
 @dataclass(frozen=True)
@@ -194,13 +204,19 @@ class Agreed:
     def reports(self) -> list[Report]:
         """Gives what each annotator is worth, in the order of `answers.annotators`."""
         one = self.answers
-        right_W = np.bincount(
-            one.annotator_A, self.share_P[one.pair_A], minlength=len(one.annotators)
-        )
-        return [
-            Report(name, int(num), right / num, *wilson(right / num, num))
-            for name, num, right in zip(one.annotators, one.num_said_W, right_W, strict=True)
-        ]
+        tells_A = one.is_telling_A.astype(np.float64)
+        borne_A = self.share_P[one.pair_A] * tells_A
+        right_W = np.bincount(one.annotator_A, borne_A, minlength=len(one.annotators))
+        told_W = np.bincount(one.annotator_A, tells_A, minlength=len(one.annotators))
+        gold_A = one.truth_L[one.row_A] >= 0
+        gold_W = np.bincount(one.annotator_A[gold_A], minlength=len(one.annotators))
+        reports = []
+        for place, name in enumerate(one.annotators):
+            num, told = int(one.num_said_W[place]), told_W[place]
+            share = right_W[place] / told if told else float(self.accuracy_W[place])
+            span = wilson(share, told) if told else (0.0, 1.0)
+            reports.append(Report(name, num, share, *span, int(gold_W[place])))
+        return reports
 
 
 def wilson(share: float, num: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -66,14 +66,19 @@ class Consensus:
                 f"consensus.weights is {self.weights!r}, expected probability or none; correct it"
             )
 
-    def decide(self, told: Told, vocabulary: Vocabulary) -> Decided:
+    def decide(
+        self, told: Told, vocabulary: Vocabulary, known: Mapping[int, Label] | None = None
+    ) -> Decided:
         """Gives the labels of the answers that hold. O(A log A) and the aggregation's own cost;
-        nothing depends on the order of the answers.
+        nothing depends on the order of the answers. `known` are the labels of gold questions, by
+        sample_id: they tell who is right, and are not among the labels that are given.
 
         Raises:
             LabelError: an answer is outside the vocabulary.
         """
-        if len(np.unique(told.ids)) == len(told.ids):
+        gold = known or {}
+        asked = set(told.ids.tolist()) & gold.keys()
+        if len(np.unique(told.ids)) == len(told.ids) and not asked:
             values = [told.values[place] for place in told.value_A.tolist()]
             labels: dict[int, Any] = dict(zip(told.ids.tolist(), values, strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
@@ -85,13 +90,17 @@ class Consensus:
             labels = dict(zip(agreed.ids.tolist(), agreed.value_L.tolist(), strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
         if vocabulary.kind == "multilabel":
-            return self._several(told, encoded > 0.5, vocabulary)
-        return self._classes(told, encoded.astype(np.int64), vocabulary)
+            return self._several(told, encoded > 0.5, vocabulary, gold)
+        return self._classes(told, encoded.astype(np.int64), vocabulary, gold)
 
-    def _classes(self, told: Told, place_V: Any, vocabulary: Vocabulary) -> Decided:
+    def _classes(
+        self, told: Told, place_V: Any, vocabulary: Vocabulary, gold: Mapping[int, Label]
+    ) -> Decided:
         """Decides, sets those apart who are worse than they may be, and decides again, until all
         who are heard are good enough."""
         outcasts: dict[str, Report] = {}
+        truths = vocabulary.encode(list(gold.values())).astype(np.int64).tolist()
+        true_places = dict(zip(gold, truths, strict=True))
         agreement = math.nan
         while True:
             heard = without(told, set(outcasts))
@@ -101,6 +110,7 @@ class Consensus:
                 _places(heard, outcasts),
                 place_V[heard.value_A],
                 len(vocabulary.classes),
+                true_places,
             )
             found = self.by.agree(answers)
             reports = found.reports()
@@ -113,15 +123,21 @@ class Consensus:
         names = [vocabulary.classes[place] for place in found.place_L.tolist()]
         weights = self._weights(known, found.probability_L)
         everybody = sorted([*reports, *outcasts.values()], key=lambda one: one.annotator)
-        labels = dict(zip(known, names, strict=True))
+        pairs = zip(known, names, strict=True)
+        labels = {sample_id: name for sample_id, name in pairs if sample_id not in gold}
         return Decided(labels, weights, tuple(everybody), agreement, tuple(sorted(outcasts)))
 
-    def _several(self, told: Told, said_VC: Any, vocabulary: Vocabulary) -> Decided:
-        known, probs_LC = agree_on_each_class(self.by, told, said_VC)
+    def _several(
+        self, told: Told, said_VC: Any, vocabulary: Vocabulary, gold: Mapping[int, Label]
+    ) -> Decided:
+        truths_GC = vocabulary.encode(list(gold.values())) > 0.5
+        true_classes = dict(zip(gold, truths_GC, strict=True))
+        known, probs_LC = agree_on_each_class(self.by, told, said_VC, true_classes)
         classes = vocabulary.classes
         labels: dict[int, Any] = {
             int(sample_id): [classes[place] for place in np.flatnonzero(probs_C >= 0.5)]
             for sample_id, probs_C in zip(known, probs_LC, strict=True)
+            if int(sample_id) not in gold
         }
         sure_L = np.maximum(probs_LC, 1.0 - probs_LC).mean(1)
         return Decided(labels, self._weights(known.tolist(), sure_L))

@@ -125,8 +125,10 @@ class _Block:
         one, width = self.answers, self.answers.num_classes
         row_A = one.row_A[self.mine] - self.rows.start
         cell_A = one.annotator_A[self.mine].astype(np.int64) * width + one.said_A[self.mine]
+        tells_A = one.is_telling_A[self.mine].astype(np.float64)
         for place in range(width):
-            sums = np.bincount(cell_A, probs_LC[row_A, place], len(one.annotators) * width)
+            weights_A = probs_LC[row_A, place] * tells_A
+            sums = np.bincount(cell_A, weights_A, len(one.annotators) * width)
             counts_WCC[:, place, :] += sums.reshape(-1, width)
 
     def of_pairs(self, probs_LC: Float64s) -> Float64s:

@@ -20,7 +20,9 @@ class Majority:
         share_P = votes_P / answers.sum_by_row(votes_P)[answers.row_P]
         known_P = answers.truth_L[answers.row_P]
         share_P = np.where(known_P >= 0, known_P == answers.said_P, share_P)
-        num_W = answers.num_said_W
-        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A], minlength=len(num_W))
+        tells_A = answers.is_telling_A.astype(np.float64)
+        size = len(answers.annotators)
+        num_W = np.bincount(answers.annotator_A, tells_A, minlength=size)
+        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A] * tells_A, size)
         prior_C = np.full(answers.num_classes, 1.0 / answers.num_classes)
         return Agreed(answers, share_P, prior_C, right_W / np.maximum(num_W, 1.0))

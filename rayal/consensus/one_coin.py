@@ -60,8 +60,10 @@ class OneCoin:
         return Agreed(answers, share_P, prior_C, accuracy_W, step)
 
     def _accuracies(self, answers: Answers, share_P: Float64s) -> Float64s:
-        num_W = answers.num_said_W
-        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A], minlength=len(num_W))
+        tells_A = answers.is_telling_A.astype(np.float64)
+        size = len(answers.annotators)
+        num_W = np.bincount(answers.annotator_A, tells_A, minlength=size)
+        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A] * tells_A, size)
         on_average = right_W.sum() / num_W.sum()
         raw_W = (right_W + self.strength * on_average) / (num_W + self.strength)
         return np.clip(raw_W, _LEAST, 1 - _LEAST)

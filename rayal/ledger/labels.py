@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from rayal.errors import LabelError
 from rayal.ledger.quarantine import Odd, Terms, beyond, set_apart, waiting
@@ -166,11 +166,16 @@ def current(
     return found
 
 
-def told(connection: Connection, run_id: str, start: int, before: int) -> Told:
-    """Gives the answers that hold of the rounds from `start` to before one, as columns: a million
-    events as objects take 1.2 GiB, as columns 0.1."""
+def told(
+    connection: Connection, run_id: str, start: int, before: int, also: int | None = None
+) -> Told:
+    """Gives the answers that hold of the rounds from `start` to before one, and `also` of another,
+    as columns: a million events as objects take 1.2 GiB, as columns 0.1."""
     mine = label_events.c
-    wanted = and_(newest(connection, run_id, None), mine.round >= start, mine.round < before)
+    among = and_(mine.round >= start, mine.round < before)
+    if also is not None:
+        among = or_(among, mine.round == also)
+    wanted = and_(newest(connection, run_id, None), among)
     rows = connection.execution_options(yield_per=_ROWS_A_FETCH).execute(
         select(mine.sample_id, mine.annotator, mine.value).where(wanted)
     )

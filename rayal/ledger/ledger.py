@@ -240,9 +240,10 @@ class Ledger:
         revision, none that was refused or withdrawn. Several annotators give several a sample."""
         return self._store.read(lambda c: labels.current(c, self.run_id, round, job_id))
 
-    def told(self, start: int, before: int) -> Told:
-        """Gives the answers that hold now of the rounds from `start` to before one, as columns."""
-        return self._store.read(lambda c: labels.told(c, self.run_id, start, before))
+    def told(self, start: int, before: int, also: int | None = None) -> Told:
+        """Gives the answers that hold now, as columns, of the rounds from `start` to before one,
+        and `also` of one apart."""
+        return self._store.read(lambda c: labels.told(c, self.run_id, start, before, also))
 
     def answered_ids(self, round: int, least: int = 1, job_id: str | None = None) -> set[int]:
         """Gives the samples of a round, or of one of its jobs, with so many answers, refused or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ class Run(Protocol):
     dir: Any
     test_labels: str | None
     test_budget: int
+    gold_share: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,11 @@ def asked_of(run: Run, first_round: int = 0) -> Asked:
         in_flight=getattr(engine, "in_flight", 1),
         num_ranks=run.trainer.num_workers,
         gpus_a_worker=getattr(engine, "num_gpus", 0),
-        price_minor=run.labeler.price_minor * (getattr(run.labeler, "overlap", None) or 1),
+        price_minor=math.ceil(
+            run.labeler.price_minor
+            * (getattr(run.labeler, "overlap", None) or 1)
+            * (1 + run.gold_share)
+        ),
         currency=run.labeler.currency,
         test_budget=run.test_budget,
         proxy_rows=None

@@ -118,7 +118,7 @@ class _Paper:
         labeler = copy.copy(self.parts.labeler)
         folder = str(self.dir.path / "labeler")
         labeler.bind(lambda ids: [self.known[int(i)] for i in ids], words, folder)  # type: ignore[attr-defined]
-        orders = Orders(ledger, labeler, "trial", words, past.ids_of)
+        orders = Orders(ledger, labeler, "trial", words, past.asked_ids)
         with self.clock("order", number):
             order = orders.place(t, rows)
             ledger.once(t, "ordered", lambda _: order, t)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from rayal.gold import GOLD
 from rayal.ledger import Ledger
 from rayal.metrics import METRICS, metric_of, no_rows
 from rayal.report.orders import orders
@@ -34,7 +36,7 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "state": ledger.state(),
         "metric": {"name": nothing.metric, "higher_is_better": nothing.higher_is_better},
         "waiting_for": run.waiting_for,
-        "spend": {**ledger.spend(), "currency": labeler.get("currency", "USD")},
+        "spend": {**_spend(ledger), "currency": labeler.get("currency", "USD")},
         "orders": _orders(ledger, run.config),
         "rounds": sorted(rounds, key=lambda one: one["round"]),
         "error": run.error,
@@ -44,12 +46,13 @@ def summary(ledger: Ledger) -> dict[str, Any]:
 def _orders(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
     """What is on order, in doubt or kept apart, and what the whole run is going to cost: as much
     a label as it did so far, or as listed."""
-    spend, promised = ledger.spend(), ledger.promised()
+    spend, promised = _spend(ledger), ledger.promised()
     in_doubt = [one["key"] for one in orders(ledger) if one["state"] == "in doubt"]
     begun = sum(event.round >= 0 for event in ledger.events(step="ordered"))
     left = max(0, int(config.get("num_rounds") or 0) - begun) * int(config.get("budget") or 0)
     labeler = config.get("labeler") or {}
     listed = int(labeler.get("price_minor") or 0) * int(labeler.get("overlap") or 1)
+    listed = math.ceil(listed * (1 + float(config.get("gold_share") or 0)))
     paid = -(-spend["amount_minor"] // spend["labels"]) if spend["labels"] else 0
     return {
         "promised_minor": promised,
@@ -57,6 +60,12 @@ def _orders(ledger: Ledger, config: Mapping[str, Any]) -> dict[str, Any]:
         "in_doubt": in_doubt,
         "num_quarantined": len(ledger.quarantine()),
     }
+
+
+def _spend(ledger: Ledger) -> dict[str, int]:
+    """What was paid, gold questions with it, and for how many labels of samples."""
+    spend = ledger.spend()
+    return {**spend, "labels": spend["labels"] - ledger.spend(GOLD)["labels"]}
 
 
 def annotators(ledger: Ledger) -> dict[str, Any] | None:

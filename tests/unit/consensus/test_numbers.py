@@ -59,7 +59,7 @@ def test_each_class_is_a_question_of_its_own() -> None:
     rows, who = np.repeat(np.arange(600), 4), np.tile(np.arange(4), 600)
     said = truth[rows] ^ (rng.random((2_400, 3)) < errors[who])
     everything = Told(rows, ("a0", "a1", "a2", "a3"), who, (), np.arange(2_400))
-    ids, probs = agree_on_each_class(OneCoin(), everything, said)
+    ids, probs = agree_on_each_class(OneCoin(), everything, said, {})
     votes = said.reshape(600, 4, 3).mean(1) >= 0.5
     assert ids.tolist() == list(range(600))
     assert ((probs >= 0.5) == truth).mean() > (votes == truth).mean() + 0.02
