@@ -15,6 +15,8 @@ from rayal.ledger import Ledger
 from rayal.rundir import RunDir, sample_ids
 from rayal.types import Batch, Ids, Label, Vocabulary
 
+SETTLED = -3  # the round under which the ledger holds what somebody decided of disputed samples
+
 
 @dataclass(frozen=True)
 class History:
@@ -90,9 +92,19 @@ class History:
 
     def decided(self, before: int, start: int = 0) -> Decided:
         """Gives what was made of the answers of those rounds: labels, weights, annotators."""
-        known = self.gold(before)
-        told = self.ledger.told(start, before, GOLD if known else None)
-        return self.consensus.decide(told, self.vocabulary, known)
+        gold = self.gold(before)
+        told = self.ledger.told(start, before, GOLD if gold else None)
+        settled = self.settled()
+        if settled:  # of these rounds alone
+            asked = np.concatenate([self.ids_of(t) for t in range(start, before)])
+            settled = {i: settled[i] for i in np.intersect1d(asked, list(settled)).tolist()}
+        return self.consensus.decide(told, self.vocabulary, gold, settled)
+
+    def settled(self) -> dict[int, Label]:
+        """Gives the labels that somebody decided on (`rayal labels settle`)."""
+        told = self.ledger.told(SETTLED, SETTLED + 1)
+        values = [told.values[place] for place in told.value_A.tolist()]
+        return dict(zip(told.ids.tolist(), values, strict=True))
 
     def gold(self, before: int) -> dict[int, Label]:
         """Gives the known labels of the gold questions that the rounds before one asked."""

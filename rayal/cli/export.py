@@ -9,6 +9,7 @@ from rayal.cli.opening import open_run
 from rayal.cli.words import Parser
 from rayal.errors import ConfigError
 from rayal.gold import GOLD
+from rayal.history import SETTLED
 from rayal.rundir import export_table, write_table
 
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--out is {words.out}, a folder that is there; name a Parquet file")
     with open_run(words.run_dir, words.ledger_url) as (ledger, run_dir):
         batches = {event.round: event.result for event in ledger.events(step="selected")}
-        labels = [one for one in ledger.labels() if one.round != GOLD]
+        labels = [one for one in ledger.labels() if one.round not in (GOLD, SETTLED)]
         table = export_table(run_dir, batches, labels, ledger.run().config["kind"])
     write_table(Path(words.out), table)
     print(f"{words.out}: {table.num_rows} labels")

@@ -23,7 +23,7 @@ COMMANDS = {
     "status": "how a run stands:                  rayal status RUN_DIR [--json] [--digest]",
     "orders": "what went out, what is in doubt:   rayal orders RUN_DIR [--assume-sent KEY]",
     "label": "a person labels, in a page:        rayal label RUN_DIR [--terminal]",
-    "labels": "answers that came in a file:       rayal labels ingest RUN_DIR FILE",
+    "labels": "answers in a file; disputes:       rayal labels ingest|disputed|settle RUN_DIR FILE",
     "audit": "what left; is the record whole:    rayal audit verify|sent RUN_DIR",
     "erase": "samples are forgotten, with proof:  rayal erase RUN_DIR --sample-id ID",
     "vendor": "does an adapter keep the contract: rayal vendor check CONFIG.yaml",

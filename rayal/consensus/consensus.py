@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -67,18 +67,32 @@ class Consensus:
             )
 
     def decide(
-        self, told: Told, vocabulary: Vocabulary, known: Mapping[int, Label] | None = None
+        self,
+        told: Told,
+        vocabulary: Vocabulary,
+        gold: Mapping[int, Label] | None = None,
+        settled: Mapping[int, Label] | None = None,
     ) -> Decided:
         """Gives the labels of the answers that hold. O(A log A) and the aggregation's own cost;
-        nothing depends on the order of the answers. `known` are the labels of gold questions, by
-        sample_id: they tell who is right, and are not among the labels that are given.
+        nothing depends on the order of the answers.
+
+        gold     by sample_id the labels of gold questions: they tell who is right, and are not
+                 among the labels that are given
+        settled  what somebody decided of a sample: it is that sample's label, with weight 1, and
+                 tells who is right like a gold one
 
         Raises:
             LabelError: an answer is outside the vocabulary.
         """
-        gold = known or {}
-        asked = set(told.ids.tolist()) & gold.keys()
-        if len(np.unique(told.ids)) == len(told.ids) and not asked:
+        gold, settled = gold or {}, settled or {}
+        found = self._decided(told, vocabulary, {**gold, **settled})
+        labels = {i: label for i, label in found.labels.items() if i not in gold} | dict(settled)
+        weights = {i: found.weights[i] for i in labels if i not in settled}
+        return replace(found, labels=labels, weights=weights | dict.fromkeys(settled, 1.0))
+
+    def _decided(self, told: Told, vocabulary: Vocabulary, known: Mapping[int, Label]) -> Decided:
+        is_compared = not known.keys().isdisjoint(told.ids.tolist())
+        if len(np.unique(told.ids)) == len(told.ids) and not is_compared:
             values = [told.values[place] for place in told.value_A.tolist()]
             labels: dict[int, Any] = dict(zip(told.ids.tolist(), values, strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
@@ -90,17 +104,17 @@ class Consensus:
             labels = dict(zip(agreed.ids.tolist(), agreed.value_L.tolist(), strict=True))
             return Decided(labels, dict.fromkeys(labels, 1.0))
         if vocabulary.kind == "multilabel":
-            return self._several(told, encoded > 0.5, vocabulary, gold)
-        return self._classes(told, encoded.astype(np.int64), vocabulary, gold)
+            return self._several(told, encoded > 0.5, vocabulary, known)
+        return self._classes(told, encoded.astype(np.int64), vocabulary, known)
 
     def _classes(
-        self, told: Told, place_V: Any, vocabulary: Vocabulary, gold: Mapping[int, Label]
+        self, told: Told, place_V: Any, vocabulary: Vocabulary, known: Mapping[int, Label]
     ) -> Decided:
         """Decides, sets those apart who are worse than they may be, and decides again, until all
         who are heard are good enough."""
         outcasts: dict[str, Report] = {}
-        truths = vocabulary.encode(list(gold.values())).astype(np.int64).tolist()
-        true_places = dict(zip(gold, truths, strict=True))
+        truths = vocabulary.encode(list(known.values())).astype(np.int64).tolist()
+        true_places = dict(zip(known, truths, strict=True))
         agreement = math.nan
         while True:
             heard = without(told, set(outcasts))
@@ -119,28 +133,26 @@ class Consensus:
             if not bad:
                 break
             outcasts |= {one.annotator: one for one in reports if one.annotator in bad}
-        known = answers.ids.tolist()
+        asked = answers.ids.tolist()
         names = [vocabulary.classes[place] for place in found.place_L.tolist()]
-        weights = self._weights(known, found.probability_L)
+        weights = self._weights(asked, found.probability_L)
         everybody = sorted([*reports, *outcasts.values()], key=lambda one: one.annotator)
-        pairs = zip(known, names, strict=True)
-        labels = {sample_id: name for sample_id, name in pairs if sample_id not in gold}
+        labels = dict(zip(asked, names, strict=True))
         return Decided(labels, weights, tuple(everybody), agreement, tuple(sorted(outcasts)))
 
     def _several(
-        self, told: Told, said_VC: Any, vocabulary: Vocabulary, gold: Mapping[int, Label]
+        self, told: Told, said_VC: Any, vocabulary: Vocabulary, known: Mapping[int, Label]
     ) -> Decided:
-        truths_GC = vocabulary.encode(list(gold.values())) > 0.5
-        true_classes = dict(zip(gold, truths_GC, strict=True))
-        known, probs_LC = agree_on_each_class(self.by, told, said_VC, true_classes)
+        truths_GC = vocabulary.encode(list(known.values())) > 0.5
+        true_classes = dict(zip(known, truths_GC, strict=True))
+        ids, probs_LC = agree_on_each_class(self.by, told, said_VC, true_classes)
         classes = vocabulary.classes
         labels: dict[int, Any] = {
             int(sample_id): [classes[place] for place in np.flatnonzero(probs_C >= 0.5)]
-            for sample_id, probs_C in zip(known, probs_LC, strict=True)
-            if int(sample_id) not in gold
+            for sample_id, probs_C in zip(ids, probs_LC, strict=True)
         }
         sure_L = np.maximum(probs_LC, 1.0 - probs_LC).mean(1)
-        return Decided(labels, self._weights(known.tolist(), sure_L))
+        return Decided(labels, self._weights(ids.tolist(), sure_L))
 
     def _weights(self, ids: Sequence[int], probability_L: Any) -> dict[int, float]:
         if self.weights == "none":

@@ -17,7 +17,8 @@ WITH_MA = [f"strategy={name}" for name in STRATEGIES if name.startswith("ma")]
 ASKED = [
     (
         "rayal ",
-        "ingest pool embed plan run select status orders labels audit erase vendor export report",
+        "ingest pool embed plan run select status orders label labels audit erase vendor export "
+        "report",
     ),
     ("rayal st", "status"),
     ("rayal x", ""),
