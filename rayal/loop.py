@@ -271,7 +271,7 @@ class Loop:
             done, picks, rows = self._choose(t, checkpoint, by_proxy, decode=True)
         batch = self.dir.write_batch(t, picks, rows)
         said: dict[str, Any] = {"selection": picks.note} if picks.note else {}
-        said["pool"] = self.pool.manifest.named
+        said["pool"] = self.pool.named
         said |= {} if done.rescored is None else {"rescoring": done.rescored}
         self.ledger.note(tallies=done.tallies.to_json(), hardware=self.engine.describe(), **said)
         self._note_seconds()

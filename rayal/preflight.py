@@ -57,6 +57,10 @@ def check_sizes(pool: Pool, num_rounds: int, budget: int) -> None:
     """
     if budget < 1 or num_rounds < 1:
         raise ConfigError(f"budget={budget} and num_rounds={num_rounds} must both be 1 or more")
+    if not pool.num_rows and pool.only is not None:
+        raise ConfigError(
+            f"pool.only={pool.only.text} lets no row of the pool {pool.path}; correct its values"
+        )
     if budget > pool.num_rows:
         raise ConfigError(f"budget={budget} is more than the pool's {pool.num_rows} rows; lower it")
 
@@ -119,6 +123,8 @@ def as_begun(
     facts: dict[str, Any] = {"kind": vocabulary.kind, "classes": list(vocabulary.classes)}
     if pool.features is not None:
         facts["pool_features"] = f"{pool.features.key} as {pool.features.column}"
+    if pool.only is not None:
+        facts["pool_only"] = pool.only.text
     version = None if recorded is None else pool.manifest.version_of(recorded["pool_content"])
     if recorded is None or version is None:
         version = len(pool.manifest.versions)

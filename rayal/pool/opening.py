@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from rayal.pool import recipes
 from rayal.pool.features import open_set
 from rayal.pool.ingest import absolute, find, ingest, sample_of
 from rayal.pool.manifest import NAME, Manifest
+from rayal.pool.only import Only
 from rayal.pool.pool import Pool
 
 
@@ -25,6 +26,7 @@ def open_pool(
     drop: Sequence[str] | None = None,
     features: str | None = None,
     features_column: str = "embedding",
+    only: Mapping[str, Any] | None = None,
 ) -> Pool:
     """Gives the pool at `path`; where there is none, it is made of the source or the recipe.
 
@@ -32,7 +34,8 @@ def open_pool(
     a pool that is there is taken as it was made, one that is made has a `test_share` of 0.1. Where
     the source holds something else since the pool was made of it, `Pool.changed` names it.
     `features` is the folder of a set that `rayal embed` made of this pool, or of sets of which one
-    is of this pool: they are a column of it, called `features_column`.
+    is of this pool: they are a column of it, called `features_column`. `only` gives, by column, the
+    values that a row must have to be used at all.
 
     Raises:
         PoolError: nothing is there and nothing says what to make it of, or it cannot be read; or
@@ -40,10 +43,10 @@ def open_pool(
         ConfigError: a pool is there and was not made as is asked.
     """
     pool = _open_pool(path, source, recipe, label_column, id_column, test_share, drop)
-    if features is None:
-        return pool
-    found = open_set(features, features_column, pool.manifest, pool.path)
-    return replace(pool, features=found)
+    if features is not None:
+        found = open_set(features, features_column, pool.manifest, pool.path)
+        pool = replace(pool, features=found)
+    return pool if not only else pool.restricted(Only.of(only, pool.manifest.schema))
 
 
 def _open_pool(

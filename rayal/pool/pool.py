@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,11 @@ from rayal.places import Place
 from rayal.pool import manifest as manifests
 from rayal.pool import reader
 from rayal.pool.features import FeatureSet
-from rayal.pool.manifest import Manifest, Shard
+from rayal.pool.manifest import Manifest, Shard, Split
+from rayal.pool.only import Only
 from rayal.types import Ids, Label, Vocabulary
+
+_ROWS_A_LOOK = 65_536  # where columns decide which rows may be used
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Pool:
     changed: str = ""  # what was named as its source, where that holds something else by now
     tested: int | None = None  # the version whose test rows count; None: the newest
     features: FeatureSet | None = None  # a column that lies beside the shards
+    only: Only | None = None  # the rows that may be used; the others are as if they were not there
 
     @staticmethod
     def open(path: str) -> Pool:
@@ -59,7 +64,33 @@ class Pool:
         manifest = Pool.open(self.path).manifest
         if self.features is not None and manifest != self.manifest:
             self.features.check(manifest, self.path)
-        return replace(self, manifest=manifest)
+        renewed = replace(self, manifest=manifest)
+        if self.only is None or manifest == self.manifest:
+            return renewed
+        return renewed.restricted(self.only)
+
+    def restricted(self, only: Only) -> Pool:
+        """Gives the pool without the rows that are not let: nobody scores, orders, tests or trains
+        on them. O(N): the columns that decide are read once."""
+        whole = replace(self, only=None)
+        withheld: dict[tuple[int, str], int] = {}
+        for split in ("pool", "test"):
+            for shard in self.manifest.of(split):
+                batches = whole.batches(shard, only.columns, _ROWS_A_LOOK)
+                num = sum(int((~only.lets(rows)).sum()) for rows in batches)
+                withheld[shard.index, split] = num
+        return replace(self, only=replace(only, num_withheld=withheld))
+
+    def _of(self, split: Split) -> tuple[Shard, ...]:
+        """Gives the shards of a split, which count rows that are not let as removed."""
+        shards = self.manifest.of(split)
+        if self.only is None:
+            return shards
+        withheld = self.only.num_withheld
+        return tuple(
+            replace(shard, num_removed=shard.num_removed + withheld[shard.index, split])
+            for shard in shards
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -71,13 +102,13 @@ class Pool:
     @property
     def shards(self) -> tuple[Shard, ...]:
         """The shards to score."""
-        return self.manifest.of("pool")
+        return self._of("pool")
 
     @property
     def test_shards(self) -> tuple[Shard, ...]:
         """The shards of the test split: those of the version `tested`, so that a curve compares
         like with like while the pool grows."""
-        shards = self.manifest.of("test")
+        shards = self._of("test")
         if self.tested is None:
             return shards
         end_index = self.manifest.versions[self.tested - 1].end_index
@@ -92,6 +123,11 @@ class Pool:
     def num_test_rows(self) -> int:
         """Rows of the test split."""
         return sum(shard.num_live for shard in self.test_shards)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What a record says of which pool it is about."""
+        return {**self.manifest.named, "num_rows": self.num_rows}
 
     @property
     def content_hash(self) -> str:
@@ -159,7 +195,7 @@ class Pool:
         wanted = np.unique(np.asarray(ids, np.int64))
         read = ["sample_id", *(name for name in names if name != "sample_id")]
         empty = pa.schema([self.schema.field(name) for name in read]).empty_table()
-        shards = [*self.shards, *self.manifest.of("test")]
+        shards = [*self.shards, *self._of("test")]
         table = pa.concat_tables([empty, *(self._read(shard, wanted, read) for shard in shards)])
         there = table.column("sample_id").to_numpy()
         missing = np.setdiff1d(wanted, there)
@@ -262,8 +298,15 @@ class Pool:
         return [known.get(sample_id) for sample_id in ids.tolist()]
 
     def removed_in(self, shard: Shard) -> Ids:
-        """Gives the removed ids within a shard's range, ascending."""
-        return reader.removed_between(self.place, self.manifest, shard.min_id, shard.max_id)
+        """Gives the removed ids within a shard's range, and those that are not let, ascending."""
+        gone = reader.removed_between(self.place, self.manifest, shard.min_id, shard.max_id)
+        if self.only is None or shard.split == "labels":
+            return gone
+        columns = list(dict.fromkeys(["sample_id", *self.only.columns]))
+        parts = [gone]
+        for rows in self._all_batches(shard, columns, _ROWS_A_LOOK):
+            parts.append(rows.column("sample_id").to_numpy()[~self.only.lets(rows)])
+        return np.unique(np.concatenate(parts))
 
     def removed_among(self, ids: Ids) -> Ids:
         """Gives those of some ids whose rows are removed, ascending."""
