@@ -53,7 +53,6 @@ class Orders:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _samples: dict[int, dict[int, int]] = field(default_factory=dict)  # by round: id that left
-    _cursors: dict[str, str] = field(default_factory=dict)  # by job: what this process has seen
 
     @property
     def overlap(self) -> int:
@@ -101,14 +100,17 @@ class Orders:
         """
         num_new, more = 0, True
         while more:
-            cursor = self._cursors.get(order.job_id, "")
+            cursor = self.ledger.cursor(order.job_id)
             events, after = self.labeler.fetch(order, cursor)
-            num_new += self.take(t, order, events)
-            self._cursors[order.job_id], more = after, after != cursor
+            more = after != cursor
+            num_new += self.take(t, order, events, after if more else None)
         return num_new
 
-    def take(self, t: int, order: Order, events: Sequence[LabelEvent]) -> int:
-        """Records answers to an order, by the ids that left; gives how many were new.
+    def take(
+        self, t: int, order: Order, events: Sequence[LabelEvent], cursor: str | None = None
+    ) -> int:
+        """Records answers to an order, by the ids that left, and where the labeler's next ones
+        begin; gives how many were new.
 
         Raises:
             LabelError: as `drain`.
@@ -120,7 +122,7 @@ class Orders:
             judging = [one for one in fit if one.sample_id in gold]
             fit = [one for one in fit if one.sample_id not in gold]
             self.ledger.append_labels(GOLD, order.job_id, judging, (), terms)
-        return self.ledger.append_labels(t, order.job_id, fit, odd, terms)
+        return self.ledger.append_labels(t, order.job_id, fit, odd, terms, cursor)
 
     def drain_earlier(self, t: int) -> None:
         """Brings what came late for the rounds before t into the ledger: corrections, and

@@ -14,12 +14,12 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from rayal.errors import LabelError
 from rayal.ledger.quarantine import Odd, Terms, beyond, set_apart, waiting
 from rayal.ledger.records import to_json
-from rayal.ledger.schema import has_orders, label_events, quarantine
+from rayal.ledger.schema import cursors, has_orders, label_events, quarantine
 from rayal.ledger.store import Store
 from rayal.ledger.views import IDS_A_SELECT, NAMES, Content, Key, newest, of_run
 from rayal.types import LabelEvent, Told
@@ -57,9 +57,10 @@ def append(
     received: str,
     odd: Sequence[Odd] = (),
     terms: Terms | None = None,
+    cursor: str | None = None,
 ) -> Received:
     """Inserts the events that are not there yet; those that are odd, or beyond the terms, go to
-    the quarantine.
+    the quarantine. `cursor`: how far the job's answers are read with these.
 
     Raises:
         LabelError: an event came before with the same revision and another content.
@@ -93,8 +94,18 @@ def append(
     if fresh:
         connection.execute(store.insert_new(label_events), fresh)
     kept = set_apart(connection, store, run_id, job_id, place, apart) if apart else []
+    if cursor is not None:
+        its = (cursors.c.run_id == run_id, cursors.c.job_id == job_id)
+        connection.execute(delete(cursors).where(*its))
+        connection.execute(insert(cursors).values(run_id=run_id, job_id=job_id, cursor=cursor))
     seal = sum(seal_of(row) for row in (*fresh, *kept)) % _MODULUS
     return Received(len(rows), len(kept), seal)
+
+
+def cursor_of(connection: Connection, run_id: str, job_id: str) -> str:
+    """Gives how far the answers to an order were read; "" where none was."""
+    mine = (cursors.c.run_id == run_id, cursors.c.job_id == job_id)
+    return connection.scalar(select(cursors.c.cursor).where(*mine)) or ""
 
 
 def seal_of(row: Mapping[str, Any]) -> int:

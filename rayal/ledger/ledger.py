@@ -220,16 +220,22 @@ class Ledger:
         events: Sequence[LabelEvent],
         odd: Sequence[Odd] = (),
         terms: Terms | None = None,
+        cursor: str | None = None,
     ) -> int:
         """Records answers in one transaction and gives how many were new. Those that are `odd`, or
-        go beyond the terms, are kept in the quarantine.
+        go beyond the terms, are kept in the quarantine. `cursor`: where the next ones begin.
 
         Raises:
             LabelError: an answer came before with the same revision and another content.
         """
-        if not events and not odd and (terms is None or terms.limit_minor is None):
+        if not events and not odd and cursor is None and (not terms or terms.limit_minor is None):
             return 0
-        return self._commit(lambda c: self._receive(c, round, job_id, events, odd, terms)).num
+        told = (round, job_id, events, odd, terms, cursor)
+        return self._commit(lambda c: self._receive(c, *told)).num
+
+    def cursor(self, job_id: str) -> str:
+        """Gives the cursor behind the answers to an order that are recorded; "": there are none."""
+        return self._store.read(lambda c: labels.cursor_of(c, self.run_id, job_id))
 
     def quarantine(self) -> list[dict[str, Any]]:
         """Gives the answers that were not taken, each with `why`."""
@@ -354,9 +360,10 @@ class Ledger:
         events: Sequence[LabelEvent],
         odd: Sequence[Odd] = (),
         terms: Terms | None = None,
+        cursor: str | None = None,
     ) -> Received:
         place, at = (connection, self._store, self.run_id, round, job_id), now()
-        came = labels.append(*place, events, at, odd, terms)
+        came = labels.append(*place, events, at, odd, terms, cursor)
         if came.num or came.num_odd:
             self._log_received(connection, round, job_id, came, at)
         return came
@@ -368,19 +375,9 @@ class Ledger:
         chain.append(connection, self.run_id, self._epoch, round, job_id, "received", seal, at)
 
     def _record(self, round: int, step: str, mark: str, text: str, notes: dict[str, Any]) -> None:
-        self._commit(
-            lambda connection: steps.append(
-                connection,
-                self.run_id,
-                round=round,
-                step=step,
-                fingerprint=mark,
-                record=text,
-                notes=notes,
-                epoch=self._epoch,
-                at=now(),
-            )
-        )
+        entry: Any = {"round": round, "step": step, "fingerprint": mark, "record": text}
+        entry |= {"notes": notes, "epoch": self._epoch, "at": now()}
+        self._commit(lambda c: steps.append(c, self.run_id, **entry))
 
     def _commit(self, work: Callable[[Connection], T]) -> T:
         """The one place where the record of a run changes: one transaction, fenced by the epoch."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
 
 from rayal.errors import LedgerError
 
-SCHEMA_VERSION = 2  # 2: chain, reservations, quarantine
+SCHEMA_VERSION = 2  # 2: chain, reservations, quarantine, cursors
 
 metadata = MetaData()
 
@@ -120,6 +120,14 @@ chain = Table(  # each entry holds the hash of the one before it
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
     Index("chain_by_subject", "run_id", "subject"),
+)
+
+cursors = Table(  # how far a vendor's answers to an order were read, with these answers recorded
+    "cursors",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("job_id", Text, primary_key=True),
+    Column("cursor", Text, nullable=False),
 )
 
 lease = Table(

@@ -146,7 +146,7 @@ def test_whatever_is_killed_every_row_is_there_once(
                     command.kill()
                     num_kills += 1
                     continue
-            code = command.wait()
+            code = command.process.wait(timeout=3600)
             assert code == 0 or "the same command again" in command.text(), command.text()
     finally:
         ended.set()

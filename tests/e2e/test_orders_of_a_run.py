@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from doors import Doors
+from runs import picked
 from vendor import Vendor
 
 from rayal.errors import InDoubt, LabelError
 from rayal.labelers.file_drop import FileDrop
+from rayal.ledger import Ledger
 from rayal.pool import Pool
+from rayal.rundir import RunDir
 from rayal.types import Capabilities
 
 DROP = ["labeler=file_drop", "labeler.columns=[embedding]", "labeler.price_minor=10"]
@@ -213,3 +216,26 @@ def test_a_refused_chunk_is_sent_again_by_the_same_command(
     doors.run(class_pool, "r", *DROP, "num_rounds=1").done()
     assert _orders(doors)["orders"][0]["state"] == "placed"
     assert _orders(doors)["orders"][0]["num_attempts"] == 2
+
+
+def test_a_process_that_begins_again_reads_what_is_new(doors: Doors, class_pool: Pool) -> None:
+    """The cursor is where the answers are: nothing is read twice, and nothing is passed by."""
+    words = ["labeler=file_drop", "labeler.columns=[embedding]", "num_rounds=1"]
+    doors.run(class_pool, "r", *words).done()
+    ids = picked("r")[0]
+    truth = dict(zip(ids, map(str, class_pool.secret_labels(ids)), strict=True))
+    (chunk,) = Path("r/labeler/outbox").iterdir()
+    inbox = Path("r/labeler/inbox") / chunk.name
+    inbox.mkdir(parents=True)
+    folder = RunDir("r")
+    seen = []
+    for place, sample_id in enumerate(ids):
+        line = {"sample_id": sample_id, "label": truth[sample_id]}
+        (inbox / f"{place}.jsonl").write_text(json.dumps(line) + "\n")
+        if place % 10 == 9:
+            doors.run(class_pool, "r", *words).done()
+            with Ledger.open(folder.ledger_url, folder.read_id(), writer=False) as ledger:
+                order = ledger.event(0, "ordered").result
+                seen.append(sorted(json.loads(ledger.cursor(order.job_id))))
+                assert ledger.spend()["labels"] == place + 1
+    assert [len(one) for one in seen] == [10, 20]
