@@ -98,6 +98,8 @@ class Labelling:
         with self.clock("label"):
             order = past.record(t, "ordered")
             self.orders.drain(t, order)
+            if not past.missing(t, self.orders.overlap) and self.orders.look_after(t, order):
+                self.orders.drain(t, order)  # an answer to what was there twice is awaited again
             if missing := past.missing(t, self.orders.overlap):
                 placed = self.ledger.event(t, "ordered")
                 assert placed is not None

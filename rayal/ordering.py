@@ -11,7 +11,7 @@ import base64
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
@@ -52,6 +52,7 @@ class Orders:
     say: Callable[[str], None] = lambda _: None
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    _looked_after: set[str] = field(default_factory=set)  # jobs, by this process
     _samples: dict[int, dict[int, int]] = field(default_factory=dict)  # by round: id that left
 
     @property
@@ -99,12 +100,30 @@ class Orders:
             LabelError: an answer came before with the same revision and another content.
         """
         num_new, more = 0, True
+        if order.job_id not in self._looked_after:
+            self.look_after(t, order)
         while more:
             cursor = self.ledger.cursor(order.job_id)
             events, after = self.labeler.fetch(order, cursor)
             more = after != cursor
             num_new += self.take(t, order, events, after if more else None)
         return num_new
+
+    def look_after(self, t: int, order: Order) -> int:
+        """Takes back what a vendor has twice of chunks that were sent more than once, and gives how
+        many items that were. A call that was cut off may be done long after `in_doubt_s`, by a
+        server that had much to do: then the audit at the time of the ack saw it not."""
+        self._looked_after.add(order.job_id)
+        vendor = self.labeler
+        if vendor.capabilities.family != "tag" or not isinstance(vendor, Audited):
+            return 0
+        wanted = set(self.left_as(t))
+        num = 0
+        for ack in order.chunks:
+            tries = [one for one in self.ledger.logged(ack.key) if one.what == "attempt"]
+            if len(tries) > 1:
+                num += self._without_surplus(t, ack.key, vendor.held(ack.key), wanted)
+        return num
 
     def take(
         self, t: int, order: Order, events: Sequence[LabelEvent], cursor: str | None = None
@@ -231,14 +250,20 @@ class Orders:
                 self._send(t, chunk, rows.take(lacking), rows.num_rows, why)
                 held = vendor.held(chunk.key)
         wanted = set(ids.tolist())
+        self._without_surplus(t, chunk.key, held, wanted)
+        return Ack(ack.key, ack.handle, rows.num_rows)
+
+    def _without_surplus(
+        self, t: int, key: str, held: Mapping[int, Sequence[str]], wanted: set[int]
+    ) -> int:
         surplus = [
             item for one, items in held.items() for item in items[1 if one in wanted else 0 :]
         ]
         if surplus:
-            self._log(t, chunk.key, "surplus", {"num_items": len(surplus)})
-            vendor.withdraw(chunk.key, surplus)
-            self.say(f"chunk {chunk.key}: {len(surplus)} items were there twice, now once")
-        return Ack(ack.key, ack.handle, rows.num_rows)
+            self._log(t, key, "surplus", {"num_items": len(surplus)})
+            cast(Audited, self.labeler).withdraw(key, surplus)
+            self.say(f"chunk {key}: {len(surplus)} items were there twice, now once")
+        return len(surplus)
 
     def _wait(self, until: float, key: str) -> None:
         seconds = until - self.now()

@@ -114,7 +114,7 @@ def test_whatever_is_killed_every_row_is_there_once(
         f"num_rounds={ROUNDS}", f"budget={ROWS}", f"pool.path={pool.path}", "poll_s=0.3",
         f"run_dir={tmp_path / 'run'}", "labeler=label_studio", f"labeler.url={server.url}",
         f"labeler.token_env={ENV}",
-        f"labeler.overlap={OVERLAP}", f"labeler.price_minor={PRICE}", "labeler.in_doubt_s=3",
+        f"labeler.overlap={OVERLAP}", f"labeler.price_minor={PRICE}", "labeler.in_doubt_s=8",
         f"labeler.rows_per_chunk={max(ROWS // 10, 10)}",
     ]  # fmt: skip
     ended = threading.Event()

@@ -239,3 +239,58 @@ def test_a_process_that_begins_again_reads_what_is_new(doors: Doors, class_pool:
                 seen.append(sorted(json.loads(ledger.cursor(order.job_id))))
                 assert ledger.spend()["labels"] == place + 1
     assert [len(one) for one in seen] == [10, 20]
+
+
+class Tardy(FileDrop):
+    """A vendor that is asked by tag, and whose first call is done long after it was given up."""
+
+    def __init__(self, *arguments: Any, **words: Any) -> None:
+        super().__init__(*arguments, **words)
+        self.capabilities = Capabilities("tag", in_doubt_s=0.0)
+
+    def submit(self, chunk: Any, rows: Any) -> Any:
+        ids = rows.column("sample_id").to_pylist()
+        if not Path("ids.json").exists():
+            Path("ids.json").write_text(json.dumps(ids))
+            raise InDoubt("the call was cut off")
+        return super().submit(chunk, rows)
+
+    def lookup(self, key: str) -> Any:
+        return super().lookup(key) if list(Path("r/labeler/outbox").glob("*")) else None
+
+    def held(self, key: str) -> dict[int, list[str]]:
+        late = ["second"] if Path("late").exists() else []
+        return {i: ["first", *late] for i in json.loads(Path("ids.json").read_text())}
+
+    def withdraw(self, key: str, items: Any) -> None:
+        assert set(items) == {"second"}
+        Path("late").unlink()
+        with Path("withdrawn").open("a") as file:
+            file.write(f"{len(items)}\n")
+
+    supply = submit
+
+
+@pytest.mark.parametrize("when", ["between", "at the end"])
+def test_what_comes_long_after_its_call_was_given_up_is_taken_back(
+    doors: Doors, class_pool: Pool, when: str
+) -> None:
+    doors.monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    words = [*DROP, "labeler._target_=test_orders_of_a_run.Tardy", "num_rounds=1"]
+    said = doors.run(class_pool, "r", *words).done().err
+    assert "were there twice" not in said
+    if when == "between":
+        Path("late").write_text("")
+        said = doors.run(class_pool, "r", *words).done().err
+        assert "20 items were there twice, now once" in said
+        assert "0 items" not in said.replace("20 items", "")
+        Vendor(class_pool, "r").answer()
+    else:
+        Vendor(class_pool, "r").answer()
+        Path("late").write_text("")
+    doors.run(class_pool, "r", *words).done()
+    assert _status(doors)["state"] == "done"
+    assert Path("withdrawn").read_text() == "20\n"
+    what = [one["num_attempts"] for one in _orders(doors)["orders"]]
+    assert what == [2]
+    doors("audit", "verify", "r").done()

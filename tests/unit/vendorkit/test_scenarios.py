@@ -46,6 +46,7 @@ def test_a_driver_that_sends_again_without_asking_is_found_out(
 ) -> None:
     monkeypatch.setattr(ordering, "next_move", lambda entries, can: ("send", 0.0))
     monkeypatch.setattr(ordering.Orders, "_audited", lambda self, t, c, rows, ack, why: ack)
+    monkeypatch.setattr(ordering.Orders, "look_after", lambda self, t, order: 0)
     found = _problems(tmp_path, "tag", Faults(cut_after=0.3), range(2))
     assert any("is at the vendor 2 times" in one for one in found)
 
@@ -55,8 +56,17 @@ def test_a_driver_that_asks_too_soon_is_found_out(
 ) -> None:
     monkeypatch.setattr(ordering.Orders, "_wait", lambda self, until, key: None)
     monkeypatch.setattr(ordering.Orders, "_audited", lambda self, t, c, rows, ack, why: ack)
+    monkeypatch.setattr(ordering.Orders, "look_after", lambda self, t, order: 0)
     found = _problems(tmp_path, "tag", Faults(cut_late=0.3), range(3))
     assert any("is at the vendor 2 times" in one for one in found)
+
+
+def test_what_was_sent_again_too_soon_is_taken_back_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering.Orders, "_wait", lambda self, until, key: None)
+    monkeypatch.setattr(ordering.Orders, "_audited", lambda self, t, c, rows, ack, why: ack)
+    assert _problems(tmp_path, "tag", Faults(cut_after=0.3), range(3)) == []
 
 
 def test_an_audit_takes_back_what_is_there_twice(
