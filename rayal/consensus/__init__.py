@@ -7,6 +7,7 @@ of the first three, class by class. `alpha` says how far annotators agree at all
 from rayal.consensus.agreement import alpha
 from rayal.consensus.answers import Agreed, Answers, Report
 from rayal.consensus.consensus import Consensus, Decided, agreement_of
+from rayal.consensus.crowd_kit import CrowdKit
 from rayal.consensus.dawid_skene import DawidSkene
 from rayal.consensus.majority import Majority
 from rayal.consensus.multilabel import agree_on_each_class
@@ -19,6 +20,7 @@ __all__ = [
     "AgreedNumbers",
     "Answers",
     "Consensus",
+    "CrowdKit",
     "DawidSkene",
     "Decided",
     "Majority",
