@@ -128,6 +128,18 @@ class Answers:
         num_L = np.bincount(self.row_A, minlength=len(self.ids))
         return np.asarray(((self.truth_L >= 0) | (num_L > 1))[self.row_A])
 
+    def true_share_P(self, share_P: Float64s) -> Float64s:
+        """Gives (P,) the shares, where a row's gold answer is known 1 for it and 0 for others."""
+        known_P = self.truth_L[self.row_P]
+        return np.where(known_P >= 0, known_P == self.said_P, share_P)
+
+    def agreement_W(self, share_P: Float64s) -> Float64s:
+        """Gives (W,) the mean share of what an annotator named, over answers that can tell."""
+        tells_A, size = self.is_telling_A.astype(np.float64), len(self.annotators)
+        num_W = np.bincount(self.annotator_A, tells_A, minlength=size)
+        right_W = np.bincount(self.annotator_A, share_P[self.pair_A] * tells_A, size)
+        return right_W / np.maximum(num_W, 1.0)
+
     def sum_by_row(self, values_P: Float64s) -> Float64s:
         """Gives (L,) sums over a row's pairs."""
         if not len(values_P):

@@ -54,15 +54,9 @@ class CrowdKit:
                 f"crowd-kit's {self.name} cannot take these {len(said)} answers to "
                 f"{len(answers.ids)} samples ({error}); take another consensus"
             ) from error
-        share_P = _shares(answers, told)
-        known_P = answers.truth_L[answers.row_P]
-        share_P = np.where(known_P >= 0, known_P == answers.said_P, share_P)
-        tells_A = answers.is_telling_A.astype(np.float64)
-        size = len(answers.annotators)
-        num_W = np.bincount(answers.annotator_A, tells_A, minlength=size)
-        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A] * tells_A, size)
+        share_P = answers.true_share_P(_shares(answers, told))
         prior_C = np.full(answers.num_classes, 1.0 / max(answers.num_classes, 1))
-        return Agreed(answers, share_P, prior_C, right_W / np.maximum(num_W, 1.0))
+        return Agreed(answers, share_P, prior_C, answers.agreement_W(share_P))
 
     def _classifier(self) -> Any:
         try:

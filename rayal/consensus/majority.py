@@ -18,11 +18,6 @@ class Majority:
         """Gives the label of every sample; an annotator's accuracy is its agreement with them."""
         votes_P = answers.num_votes_P
         share_P = votes_P / answers.sum_by_row(votes_P)[answers.row_P]
-        known_P = answers.truth_L[answers.row_P]
-        share_P = np.where(known_P >= 0, known_P == answers.said_P, share_P)
-        tells_A = answers.is_telling_A.astype(np.float64)
-        size = len(answers.annotators)
-        num_W = np.bincount(answers.annotator_A, tells_A, minlength=size)
-        right_W = np.bincount(answers.annotator_A, share_P[answers.pair_A] * tells_A, size)
+        share_P = answers.true_share_P(share_P)
         prior_C = np.full(answers.num_classes, 1.0 / answers.num_classes)
-        return Agreed(answers, share_P, prior_C, right_W / np.maximum(num_W, 1.0))
+        return Agreed(answers, share_P, prior_C, answers.agreement_W(share_P))
